@@ -1,0 +1,34 @@
+# make demo: a virtual environment, tenshot in it, and robots from faces.  make test, make check: what every change must pass.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check format install clean
+
+install: $(VENV)/.installed
+
+# torch is installed on its own first, so that a CPU build that pip can find locally is taken as it is.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/pip install --quiet torch
+	$(BIN)/pip install --quiet --editable ".[bench]" --group dev
+	touch $@
+
+demo: install
+	$(BIN)/tenshot adapt examples/robots --out runs/robots --overwrite
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,68 @@
+"""The command `tenshot`: finds the verb, imports only what it needs, turns faults into sentences and exit codes."""
+
+import sys
+from collections.abc import Sequence
+
+VERBS = {
+    "adapt": "adapt a source to your images (or --resume a run, or --dry-run to see what would happen)",
+    "generate": "images from a model: one seed, one image",
+    "convert": "another program's checkpoint to a model file",
+}
+
+HELP = """\
+usage: tenshot VERB [options]
+
+A pretrained GAN and about ten images of a new domain in, a generator of that domain out.
+
+verbs
+{verbs}
+
+try
+  tenshot adapt examples/robots --out runs/robots        robots from faces, minutes on a laptop
+  tenshot generate runs/robots --seeds 0-99 --out robots.zip
+  tenshot adapt --resume runs/robots                     go on with a run that was stopped
+  tenshot adapt my_images --steps 1000 --dap.prune-mass 0.02 --dry-run
+  tenshot convert 550000.pt church256.safetensors        then: tenshot adapt ... --source church256.safetensors
+
+  tenshot VERB --help       every option of a verb
+  tenshot --version
+
+exit codes: 0 done; 1 something given is wrong, told in a sentence; 2 a misspelt option; 130 stopped by Ctrl-C
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(HELP.format(verbs="\n".join(f"  {verb:<10}{line}" for verb, line in VERBS.items())), end="")
+        return 0
+    if given[0] in ("-V", "--version", "version"):
+        from tenshot import __version__
+
+        print(f"tenshot {__version__}")
+        return 0
+    verb, *rest = given
+    if verb not in VERBS:
+        import difflib
+
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(VERBS)}"
+        print(f"tenshot: there is no verb {verb!r}; {hint}", file=sys.stderr)
+        return 2
+
+    from tenshot import cli
+    from tenshot.errors import TenshotError
+
+    try:
+        return getattr(cli, verb)(rest) or 0
+    except TenshotError as error:
+        print(f"tenshot {verb}: {error}", file=sys.stderr)
+        return getattr(error, "exit_code", 1)
+    except KeyboardInterrupt:
+        print(f"tenshot {verb}: stopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""Writing files so that nothing half-written is ever left behind."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tenshot.errors import TenshotError
+
+_WAY_OUT = {
+    errno.ENOSPC: "the disk is full; free some space or choose another place",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another place",
+    errno.EACCES: "permission denied; choose a folder that you may write to",
+    errno.EPERM: "permission denied; choose a folder that you may write to",
+    errno.EROFS: "the file system is read-only; choose another place",
+    errno.ENOTDIR: "part of the path is a file, not a folder; choose another place",
+    errno.ENOENT: "the folder does not exist any more; was it moved or deleted?",
+    errno.EISDIR: "there is a folder of that name; choose another name",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+}
+
+
+@contextmanager
+def told_as_sentence(what: str, path: Path) -> Iterator[None]:
+    """Turn an operating-system error into a TenshotError: "cannot <what> <path>: <why>; <way out>"."""
+    try:
+        yield
+    except OSError as error:
+        reason = _WAY_OUT.get(error.errno or 0, error.strerror or str(error))
+        raise TenshotError(f"cannot {what} {path}: {reason}") from error
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents; an existing one is left as it is. Raises TenshotError."""
+    with told_as_sentence("create the folder", path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write all of a file or nothing: a temporary file beside it, fsync, rename, fsync of the folder.
+
+    Raises TenshotError; the file that was there before, if any, is then unchanged.
+    """
+    with told_as_sentence("write", path):
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

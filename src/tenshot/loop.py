@@ -1,0 +1,194 @@
+"""A run from shots to result: prepare, loop over steps, keep journals, sheets and checkpoints, resume exactly.
+
+    images ----> data ----> adapt <---- methods/X   (what trains, which filters)
+                           [step]  <---- pruning     <- fisher <- filters <- nets
+                             |  ^------- losses
+                             v
+                            runs ----> sampling ----> sheets
+"""
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tenshot import __version__
+from tenshot.config import RunConfig, build_method, read_config
+from tenshot.data import ImageSet, load_images
+from tenshot.errors import TenshotError
+from tenshot.methods import Dap, Method
+from tenshot.models import Model, file_digest, find_model, load_model, save_model
+from tenshot.runs import RunDir
+from tenshot.sampling import generate, measure_latent_avg_
+from tenshot.sheets import grid, save_png, sheet
+from tenshot.step import Adaptation, Stats, begin, restore, run_step, snapshot
+
+SHEET_SEEDS = range(30)
+"""Latents of the sample sheets."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a watcher hears after each step."""
+
+    step: int
+    """Steps done."""
+    steps: int
+    stats: Stats
+    """Losses of the step, and `pruned`: the share of the generator's channels that are gone."""
+
+
+Watch = Callable[[Progress], bool | None]
+"""Called after each step; returning True stops the run at a checkpoint."""
+
+
+class Stopped(TenshotError):
+    """The run was stopped before its last step and can be resumed."""
+
+
+def adapt(
+    shots: str | Path,
+    *,
+    out: str | Path | None = None,
+    source: str | Path = "faces64",
+    method: str | Method = Dap.name,
+    overwrite: bool = False,
+    watch: Watch | None = None,
+    **settings: Any,
+) -> Model:
+    """Adapt a source GAN to the images at `shots` and return the adapted generator.
+
+    shots: a folder, zip, folder in a zip, or image. out: the run's folder; None keeps everything in memory. source: an
+    embedded source's name or a model file. method: a name from `tenshot.methods.METHODS` or an instance with settings.
+    settings: any field of `RunConfig` (steps, batch, seed, ...). Raises TenshotError.
+    """
+    if isinstance(method, str):
+        method = build_method(method, {})
+    config = RunConfig(shots=str(shots), source=str(source), method=method, **settings)
+    return start(config, out=None if out is None else Path(out), overwrite=overwrite, watch=watch)
+
+
+def start(
+    config: RunConfig,
+    *,
+    out: Path | None,
+    overwrite: bool = False,
+    watch: Watch | None = None,
+    intake: ImageSet | None = None,
+) -> Model:
+    """Run a configuration from its first step. intake: the shots, if they have been loaded already."""
+    source = load_model(config.source)
+    shots = intake or load_images(config.shots, source.resolution)
+    adaptation = begin(config, source, shots.images)
+    run = RunDir.create(out, overwrite=overwrite) if out is not None else None
+    try:
+        if run:
+            for i, image in enumerate(shots.images):
+                save_png(grid(image[None], 1), run.shots / f"{i:04d}.png")
+            run.write_config(config.to_json())
+        return _loop(adaptation, 0, source, run, watch)
+    except TenshotError:
+        if run:
+            run.discard()
+        raise
+
+
+def resume(out: Path, *, watch: Watch | None = None) -> Model:
+    """Continue a run from its newest checkpoint; on a CPU the result equals the unbroken run's, bit for bit.
+
+    Raises TenshotError if there is no checkpoint, or if the source has changed since.
+    """
+    run = RunDir(out)
+    if not run.config.is_file():
+        raise TenshotError(f"{out} is not a run's folder: it has no config.json")
+    config = read_config(run.config)
+    if run.model.is_file():
+        raise TenshotError(f"{out} has finished its {config.steps} steps: there is nothing to resume")
+    tensors, header = run.load_checkpoint()
+    source = load_model(config.source)
+    if (digest := file_digest(find_model(config.source))) != header.get("source_sha256"):
+        raise TenshotError(f"{config.source} is not the file this run started from (its sha256 is now {digest[:12]}...)")
+    shots = load_images(run.shots, source.resolution)
+    adaptation = begin(config, source, shots.images)
+    restore(adaptation, tensors)
+    run.rewind(header["step"])
+    return _loop(adaptation, header["step"], source, run, watch)
+
+
+def _loop(
+    adaptation: Adaptation, first: int, source: Model, run: RunDir | None, watch: Watch | None
+) -> Model:
+    config = adaptation.config
+    digest = file_digest(find_model(config.source))
+    if run:
+        adaptation.record = lambda entry: run.append("decisions", entry)
+        if first == 0:
+            _save_samples(adaptation, run, 0)
+    for step in range(first, config.steps):
+        started = time.perf_counter()
+        stats = run_step(adaptation, step)
+        stats |= {"pruned": pruned_share(adaptation), "seconds": round(time.perf_counter() - started, 4)}
+        done = step + 1
+        is_last = done == config.steps
+        stops = bool(watch(Progress(done, config.steps, stats))) if watch else False
+
+        if run:
+            run.append("stats", {"step": done, **{name: float(f"{value:.6g}") for name, value in stats.items()}})
+            if is_last or _is_due(done, config.sample_every):
+                _save_samples(adaptation, run, done)
+            if stops or is_last or _is_due(done, config.checkpoint_every):
+                run.save_checkpoint(done, snapshot(adaptation), {"source_sha256": digest})
+        if stops and not is_last:
+            where = f"; go on with `tenshot adapt --resume {run.path}`" if run else ""
+            raise Stopped(f"stopped after step {done} of {config.steps}{where}")
+    return _finish(adaptation, source, digest, run)
+
+
+def _finish(adaptation: Adaptation, source: Model, digest: str, run: RunDir | None) -> Model:
+    """The averaged generator as a model with its provenance; saved with a sheet if there is a folder."""
+    config, ema = adaptation.config, adaptation.nets.ema
+    measure_latent_avg_(ema)
+    card = {
+        "kind": "adapted",
+        "name": Path(config.shots).stem,
+        "source": {"name": source.card.get("name", config.source), "sha256": digest, "card": source.card},
+        "shots": len(adaptation.shots),
+        "method": {"name": config.method.name, **asdict(config.method)},
+        "steps": config.steps,
+        "seed": config.seed,
+        "tenshot": __version__,
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+    model = Model(ema.eval(), None, card)
+    if run:
+        save_png(_sheet(adaptation.shots, source, model), run.sheet)
+        save_model(run.model, model)
+    return model
+
+
+def _sheet(shots: Tensor, source: Model, model: Model):
+    before, after = (torch.cat(list(generate(m.generator, SHEET_SEEDS))) for m in (source, model))
+    return sheet(shots, before, after)
+
+
+def _save_samples(adaptation: Adaptation, run: RunDir, step: int) -> None:
+    images = torch.cat(list(generate(adaptation.nets.ema, SHEET_SEEDS)))
+    save_png(grid(images, 6, scale=max(1, 96 // images.shape[-1])), run.samples / f"{step:06d}.png")
+
+
+def _is_due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def pruned_share(adaptation: Adaptation) -> float:
+    """Share of the generator's gated channels that are pruned."""
+    gates = [buffer for name, buffer in adaptation.nets.generator.named_buffers() if name.endswith("gate")]
+    return 1.0 - torch.cat(gates).mean().item()
+

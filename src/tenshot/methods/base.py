@@ -1,0 +1,109 @@
+"""The contract between the loop and a method.
+
+A method is a frozen dataclass: its fields are its hyperparameters, so flags, JSON, equality and presets come with them.
+What changes while it runs is its *state*, a dictionary of tensors that `setup` returns and the loop owns, saves and
+resumes. The loop calls the hooks below at named moments and never asks which method it has.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from tenshot.filters import FilterGroup
+from tenshot.nets import Discriminator, Generator
+
+Phase = Literal["d", "r1", "g", "path"]
+"""One optimiser step: D's loss, its R1 penalty, G's loss, its path-length penalty."""
+
+Network = Literal["generator", "discriminator"]
+
+State = dict[str, Tensor]
+"""Named tensors; changed in place by the hooks, saved with every checkpoint."""
+
+
+@dataclass
+class Nets:
+    """Everything that trains, and what it started from."""
+
+    source: Generator
+    """As given, never changed."""
+    generator: Generator
+    discriminator: Discriminator
+    ema: Generator
+    """Exponential moving average of the generator: what is sampled and saved."""
+    discriminator_ema: Discriminator | None
+    """Kept only for methods that ask for it (`needs_discriminator_ema`)."""
+    optimiser_g: torch.optim.Adam
+    optimiser_d: torch.optim.Adam
+
+    def of(self, phase: Phase) -> tuple[Generator | Discriminator, torch.optim.Adam]:
+        """The network that trains in a phase, and its optimiser."""
+        if phase in ("d", "r1"):
+            return self.discriminator, self.optimiser_d
+        return self.generator, self.optimiser_g
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where a run stands."""
+
+    step: int
+    """The step under way, from 0."""
+    steps: int
+    """Steps of the whole run."""
+    batch: int
+    seed: int
+
+
+@dataclass
+class Context:
+    """What a hook may look at."""
+
+    nets: Nets
+    clock: Clock
+    reals: Callable[[int, torch.Generator], Tensor]
+    """(n, rng) -> n random shots, `[n 3 r r]` in [-1, 1], outside of the training batches' order."""
+    record: Callable[[dict[str, Any]], None] = field(default=lambda entry: None)
+    """Append one JSON object to the run's `decisions.jsonl`."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to adapt: what trains, and what happens around each optimiser step. The defaults train everything."""
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+
+    def needs_discriminator_ema(self) -> bool:
+        """Whether `Nets.discriminator_ema` is kept."""
+        return False
+
+    def trains(self, network: Network, parameter: str) -> bool:
+        """Whether a parameter is handed to the optimiser at all."""
+        return True
+
+    def may_prune(self, network: Network, group: FilterGroup) -> bool:
+        """Whether the method decides the fates of a group's filters."""
+        return False
+
+    def setup(self, context: Context) -> State:
+        """Before the first step; returns the state."""
+        return {}
+
+    def before_step(self, context: Context, state: State) -> None:
+        """Before a step's first phase."""
+
+    def gates(self, phase: Phase, context: Context, rows: int) -> dict[str, Tensor] | None:
+        """Per-sample gates for the phase's own network, or None for its own gates. rows: samples that pass through."""
+        return None
+
+    def after_backward(
+        self, phase: Phase, context: Context, state: State, gates: dict[str, Tensor] | None
+    ) -> None:
+        """Between backward and the optimiser's step: read gradients, mask them."""
+
+    def after_step(self, context: Context, state: State) -> None:
+        """After all phases and the moving averages."""

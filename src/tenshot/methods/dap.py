@@ -1,0 +1,174 @@
+"""DAP, dynamic adaptive pruning: what does not fit the new domain is found while training, and removed."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from tenshot.filters import Fate, Fates, FilterGroup, apply_fates_, mask_gradients_, sample_gates
+from tenshot.fisher import Importance, gate_fisher, weight_fisher
+from tenshot.losses import discriminator_loss, generator_loss
+from tenshot.methods.base import Context, Method, Nets, Network, Phase, State
+from tenshot.pruning import Guards, decide, ramp, track
+from tenshot.randomness import generator_for
+
+_LOSS_PHASE: dict[Network, Phase] = {"generator": "g", "discriminator": "d"}
+
+
+@dataclass(frozen=True)
+class Dap(Method):
+    """Track each filter's Fisher information all through training; let cumulative importance set every layer's ratio.
+
+    Journal of Graphics 2026, 47(1):131-142; formulas of our own where it publishes none (docs/methods.md).
+    Before `warmup` everything trains and is only watched. Then, every `every` steps, each layer prunes
+    the filters that together carry `prune_mass` of its importance (a share that rises until `settle`), preserves the
+    few that carry `preserve_mass`, and tunes the rest.
+    """
+
+    name: ClassVar[str] = "dap"
+    paper: ClassVar[str] = "A dynamic pruning approach for cross-domain few-shot image generation, 2026"
+
+    estimator: Literal["gate", "weight"] = "gate"
+    """gate: from the training step's own backward pass, every step. weight: squared gradients of single samples
+    through the averaged networks, every `every` steps (RICK)."""
+    beta: float = 0.98
+    """Memory of the tracked importance: each new estimate weighs 1 - beta."""
+    warmup: float = 0.15
+    """Share of the run before the first decision."""
+    settle: float = 0.6
+    """Share of the run after which prune_mass no longer rises."""
+    every: int = 20
+    """Steps between decisions."""
+    prune_mass: float = 0.01
+    """Share of a layer's importance that its pruned filters may carry together. 0 = prune nothing."""
+    preserve_mass: float = 0.0
+    """Share of a layer's importance that its preserved filters carry together. 0 = preserve nothing."""
+    networks: Literal["both", "generator", "discriminator"] = "both"
+    """Which networks are pruned and preserved."""
+    revive: bool = False
+    """Whether a pruned filter returns when its importance climbs back."""
+    fisher_samples: int = 8
+    """Samples of each `weight` estimate."""
+    guards: Guards = Guards()
+
+    def needs_discriminator_ema(self) -> bool:
+        return self.estimator == "weight"
+
+    def may_prune(self, network: Network, group: FilterGroup) -> bool:
+        return self.networks in ("both", network) and group.gated and group.prunable
+
+    def setup(self, context: Context) -> State:
+        state: State = {}
+        for network, groups in self._watched(context.nets):
+            for group in groups:
+                state[f"{network}/{group.name}/importance"] = torch.zeros(group.count)
+                state[f"{network}/{group.name}/fate"] = torch.full([group.count], int(Fate.TUNE))
+            state[f"{network}/estimates"] = torch.zeros((), dtype=torch.int64)
+        return state
+
+    def gates(self, phase: Phase, context: Context, rows: int) -> dict[str, Tensor] | None:
+        for network, groups in self._watched(context.nets):
+            if self.estimator == "gate" and phase == _LOSS_PHASE[network]:
+                return sample_gates(getattr(context.nets, network), groups, rows)
+        return None
+
+    def after_backward(
+        self, phase: Phase, context: Context, state: State, gates: dict[str, Tensor] | None
+    ) -> None:
+        trained, _ = context.nets.of(phase)
+        for network, groups in self._watched(context.nets):
+            if getattr(context.nets, network) is trained:
+                if gates is not None:
+                    self._track(network, groups, gate_fisher(gates, context.clock.batch), state, self.beta)
+                mask_gradients_(_fates(network, groups, state), groups, trained)
+
+    def after_step(self, context: Context, state: State) -> None:
+        clock, nets = context.clock, context.nets
+        step = clock.step + 1
+        warmup, settle = round(self.warmup * clock.steps), round(self.settle * clock.steps)
+        if step < warmup or (step - warmup) % self.every:
+            return
+        for network, groups in self._watched(nets):
+            if self.estimator == "weight":
+                fisher = self._weight_fisher(network, groups, context)
+                self._track(network, groups, fisher, state, self.beta**self.every)
+            before = _fates(network, groups, state)
+            self._decide(network, groups, state, self.prune_mass * ramp(step, warmup, settle))
+            averaged = nets.ema if network == "generator" else nets.discriminator_ema
+            apply_fates_(
+                before,
+                _fates(network, groups, state),
+                groups,
+                getattr(nets, network),
+                copies=() if averaged is None else (averaged,),
+                optimiser=nets.of(_LOSS_PHASE[network])[1],
+                erase=not self.revive,
+            )
+            context.record(_report(step, network, groups, state))
+
+    def _watched(self, nets: Nets) -> list[tuple[Network, list[FilterGroup]]]:
+        both: dict[Network, Any] = {"generator": nets.generator, "discriminator": nets.discriminator}
+        watched = {name: [g for g in net.filter_groups() if self.may_prune(name, g)] for name, net in both.items()}
+        return [(name, groups) for name, groups in watched.items() if groups]
+
+    def _track(
+        self, network: Network, groups: list[FilterGroup], fisher: Importance, state: State, beta: float
+    ) -> None:
+        if not all(torch.isfinite(values).all() for values in fisher.values()):
+            return
+        state[f"{network}/estimates"] += 1
+        for group in groups:
+            key = f"{network}/{group.name}"
+            alive = (state[f"{key}/fate"] != Fate.PRUNE) | self.revive
+            tracked, seen = state[f"{key}/importance"], int(state[f"{network}/estimates"])
+            state[f"{key}/importance"] = track(tracked, fisher[group.name].cpu(), alive, beta, seen)
+
+    def _decide(self, network: Network, groups: list[FilterGroup], state: State, prune_mass: float) -> None:
+        for group in groups:
+            key = f"{network}/{group.name}"
+            state[f"{key}/fate"] = decide(
+                state[f"{key}/importance"],
+                state[f"{key}/fate"],
+                prune_mass=prune_mass,
+                preserve_mass=self.preserve_mass,
+                guards=self.guards,
+                revive=self.revive,
+            )
+
+    def _weight_fisher(self, network: Network, groups: list[FilterGroup], context: Context) -> Importance:
+        generator, discriminator = context.nets.ema, context.nets.discriminator_ema
+        assert discriminator is not None  # needs_discriminator_ema
+        rng = generator_for(context.clock.seed, "fisher", context.clock.step)
+        latents = [torch.randn(1, generator.spec.latent_size, generator=rng) for _ in range(self.fisher_samples)]
+
+        def of_generator(z: Tensor) -> Tensor:
+            return generator_loss(discriminator(generator(z, generator.draw_noise(1, rng))))
+
+        def of_discriminator(z: Tensor) -> Tensor:
+            with torch.no_grad():
+                fake = generator(z, generator.draw_noise(1, rng))
+            return discriminator_loss(discriminator(context.reals(1, rng)), discriminator(fake))
+
+        if network == "generator":
+            return weight_fisher(generator, groups, (partial(of_generator, z) for z in latents))
+        return weight_fisher(discriminator, groups, (partial(of_discriminator, z) for z in latents))
+
+
+def _fates(network: Network, groups: list[FilterGroup], state: State) -> Fates:
+    return {group.name: state[f"{network}/{group.name}/fate"] for group in groups}
+
+
+def _report(step: int, network: Network, groups: list[FilterGroup], state: State) -> dict[str, Any]:
+    """One decision as JSON: per layer the share of each fate and every filter's tracked importance."""
+    layers = {}
+    for group in groups:
+        fate, importance = (state[f"{network}/{group.name}/{what}"] for what in ("fate", "importance"))
+        layers[group.name] = {
+            "resolution": group.resolution,
+            "pruned": round((fate == Fate.PRUNE).double().mean().item(), 4),
+            "preserved": round((fate == Fate.PRESERVE).double().mean().item(), 4),
+            "importance": [float(f"{value:.3g}") for value in importance.tolist()],
+        }
+    return {"step": step, "network": network, "layers": layers}

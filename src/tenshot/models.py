@@ -1,0 +1,152 @@
+"""Model files: one .safetensors with a generator, perhaps its discriminator, and a card that says what they are.
+
+Tensors are named `generator.<name>` and `discriminator.<name>` in the rosinality layout, plus `<block>.gate` where filters
+are pruned. The metadata holds one JSON text under the key `tenshot`. Nothing in the file is ever executed.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from tenshot.errors import TenshotError
+from tenshot.files import told_as_sentence, write_atomically
+from tenshot.nets import Discriminator, DiscriminatorSpec, Generator, GeneratorSpec
+
+FORMAT = 1
+EMBEDDED = Path(__file__).parent / "sources"
+"""Sources that ship with the package: NAME.safetensors and its card NAME.md."""
+
+
+@dataclass
+class Model:
+    """A generator, the discriminator it was trained against if known, and where both come from."""
+
+    generator: Generator
+    discriminator: Discriminator | None = None
+    card: dict[str, Any] = field(default_factory=dict)
+    """Free text and numbers: name, kind ("source" or "adapted"), training data, licence, provenance."""
+
+    @property
+    def resolution(self) -> int:
+        """Height and width of the images, in pixels."""
+        return self.generator.spec.resolution
+
+
+def embedded_sources() -> list[str]:
+    """Names that `load_model` knows without a path."""
+    return sorted(path.stem for path in EMBEDDED.glob("*.safetensors"))
+
+
+def find_model(name: str | Path) -> Path:
+    """The file behind an embedded source's name, a model file, or a run folder. Raises TenshotError."""
+    path = Path(name)
+    if path.is_dir():
+        path = path / "model.safetensors"
+        if not path.is_file():
+            raise TenshotError(f"{name} is a folder without model.safetensors: is it a finished run?")
+    if path.is_file():
+        return path
+    if (embedded := EMBEDDED / f"{name}.safetensors").is_file():
+        return embedded
+    known = ", ".join(embedded_sources())
+    raise TenshotError(f"there is no model {str(name)!r}: give a .safetensors file, a run folder, or one of: {known}")
+
+
+def load_model(name: str | Path) -> Model:
+    """Read a model: an embedded source's name, a `.safetensors` file of tenshot, or a run folder.
+
+    Every tensor is checked against the shape the file itself declares. Raises TenshotError.
+    """
+    path = find_model(name)
+    if path.suffix in (".pt", ".pth", ".pkl"):
+        raise TenshotError(f"{path} is a checkpoint of another program: first run `tenshot convert {path} OUT.safetensors`")
+    tensors, header = read_tensors(path)
+    try:
+        if header["format"] > FORMAT:
+            raise TenshotError(f"{path} is of format {header['format']}, newer than this tenshot: upgrade tenshot")
+        parts = {key: header[key] for key in ("generator", "discriminator") if header.get(key)}
+        specs = {key: _spec(key, value) for key, value in parts.items()}
+        card = dict(header["card"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise TenshotError(f"{path} is not a model file of tenshot: its header is damaged ({error})") from error
+    generator = Generator(specs["generator"])
+    fill(generator, _part(tensors, "generator"), f"{path}, generator")
+    discriminator = None
+    if "discriminator" in specs:
+        discriminator = Discriminator(specs["discriminator"])
+        fill(discriminator, _part(tensors, "discriminator"), f"{path}, discriminator")
+    return Model(generator.eval(), discriminator, card)
+
+
+def save_model(path: Path, model: Model, *, dtype: torch.dtype = torch.float32) -> None:
+    """Write a model file, all of it or nothing. float16 halves its size. Raises TenshotError."""
+    header: dict[str, Any] = {"format": FORMAT, "card": model.card}
+    tensors: dict[str, Tensor] = {}
+    for key, network in (("generator", model.generator), ("discriminator", model.discriminator)):
+        if network is not None:
+            header[key] = dataclasses.asdict(network.spec)
+            for name, tensor in network.state_dict().items():
+                tensors[f"{key}.{name}"] = tensor.detach().cpu().to(dtype).contiguous()
+    write_tensors(path, tensors, header)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    """A .safetensors file with a JSON header, written atomically."""
+    write_atomically(path, save(tensors, metadata={"tenshot": json.dumps(header, sort_keys=True)}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and JSON header of a .safetensors file that tenshot wrote. Raises TenshotError."""
+    try:
+        with told_as_sentence("read", path), safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("tenshot")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+        header = json.loads(text) if text is not None else None
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise TenshotError(f"{path} is damaged or not a .safetensors file ({error})") from error
+    if not isinstance(header, dict):
+        raise TenshotError(f"{path} was not written by tenshot: it has no tenshot header")
+    return tensors, header
+
+
+def fill(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    """Copy tensors into a network; each must be there, of the right shape, finite, and none left over.
+
+    Raises TenshotError with one sentence per fault, at most five.
+    """
+    wanted = network.state_dict()
+    faults = [f"{name} is missing" for name in wanted.keys() - tensors.keys()]
+    faults += [f"{name} is not part of the network" for name in tensors.keys() - wanted.keys()]
+    for name in wanted.keys() & tensors.keys():
+        given, expected = tuple(tensors[name].shape), tuple(wanted[name].shape)
+        if given != expected:
+            faults.append(f"{name} has shape {list(given)}, expected {list(expected)}")
+        elif not torch.isfinite(tensors[name]).all():
+            faults.append(f"{name} holds values that are not finite")
+    if faults:
+        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise TenshotError(f"{where}: {'; '.join(sorted(faults)[:5])}{more}")
+    network.load_state_dict(tensors)
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, hexadecimal."""
+    with told_as_sentence("read", path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
+
+
+def _spec(key: str, values: dict[str, Any]) -> Any:
+    spec = {"generator": GeneratorSpec, "discriminator": DiscriminatorSpec}[key]
+    return spec(**{k: tuple(map(int, v)) if isinstance(v, list) else int(v) for k, v in values.items()})

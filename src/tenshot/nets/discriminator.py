@@ -1,0 +1,68 @@
+"""StyleGAN2's residual discriminator (config F, arXiv:1912.04958), rosinality's parameter names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tenshot.filters import FilterGroup, Slice
+from tenshot.nets.generator import pixel_sizes
+from tenshot.nets.layers import ConvLayer, EqualLinear, ResBlock, minibatch_stddev
+
+
+@dataclass(frozen=True)
+class DiscriminatorSpec:
+    """All that fixes the discriminator's shape."""
+
+    resolution: int
+    channels: tuple[int, ...]
+    """At 4, 8, ..., resolution pixels."""
+
+
+class Discriminator(nn.Module):
+    """Images `[n 3 r r]` in [-1, 1] to logits `[n]`: positive = taken for real."""
+
+    def __init__(self, spec: DiscriminatorSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        channels = spec.channels[::-1]  # from the image down to 4 pixels
+        self.convs = nn.ModuleList([ConvLayer(3, channels[0], 1)])
+        self.convs.extend(ResBlock(a, b) for a, b in zip(channels, channels[1:], strict=False))
+        self.final_conv = ConvLayer(channels[-1] + 1, channels[-1], 3)
+        self.final_linear = nn.Sequential(
+            EqualLinear(channels[-1] * 16, channels[-1], activate=True), EqualLinear(channels[-1], 1)
+        )
+
+    def forward(self, images: Tensor, gates: Mapping[str, Tensor] | None = None, minibatches: int = 1) -> Tensor:
+        """Logits `[n]`.
+
+        gates: block name -> `[c]` or `[n c]`, used in place of the block's own gate. `minibatches`: how many batches of
+        equal size `images` concatenates; each gets its own minibatch statistics, as if it came alone.
+        """
+        gates = gates or {}
+        x = images.contiguous(memory_format=torch.channels_last)
+        x = self.convs[0](x, gates.get("convs.0"))
+        for i in range(1, len(self.convs)):
+            x = self.convs[i](x, gates.get(f"convs.{i}.conv1"), gates.get(f"convs.{i}.conv2"))
+        x = minibatch_stddev(x, minibatches)
+        x = self.final_conv(x, gates.get("final_conv"))
+        return self.final_linear(x.flatten(1)).squeeze(1)
+
+    def filter_groups(self) -> list[FilterGroup]:
+        """Every group of filters, from the image down: convolutions, then the shortcuts."""
+        sizes = pixel_sizes(self.spec.resolution)[::-1]
+        convs = [self._group("convs.0", self.convs[0], sizes[0], first=0, prunable=False)]
+        skips = []
+        for i, (before, after) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
+            convs.append(self._group(f"convs.{i}.conv1", self.convs[i].conv1, before, first=0))
+            convs.append(self._group(f"convs.{i}.conv2", self.convs[i].conv2, after, first=1))
+            name, count = f"convs.{i}.skip", self.convs[i].skip[1].weight.shape[0]
+            skips.append(FilterGroup(name, "skip", count, after, (Slice(f"{name}.1.weight", 0),)))
+        convs.append(self._group("final_conv", self.final_conv, 4, first=0, prunable=False))
+        return convs + skips
+
+    @staticmethod
+    def _group(name: str, layer: ConvLayer, size: int, *, first: int, prunable: bool = True) -> FilterGroup:
+        slices = (Slice(f"{name}.{first}.weight", 0), Slice(f"{name}.{first + 1}.bias", 0))
+        return FilterGroup(name, "conv", len(layer.gate), size, slices, prunable)

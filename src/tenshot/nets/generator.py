@@ -1,0 +1,127 @@
+"""StyleGAN2's generator with skip connections (config F, arXiv:1912.04958), rosinality's parameter names."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tenshot.filters import FilterGroup, Slice
+from tenshot.nets.layers import EqualLinear, PixelNorm, StyledConv, ToRGB
+
+
+def channel_plan(resolution: int, *, base: int = 32768, cap: int = 512) -> tuple[int, ...]:
+    """Channels at 4, 8, ..., `resolution` pixels: base / pixels, at most `cap`.
+
+    The published networks (channel multiplier 2) have base 32768 and cap 512.
+    """
+    return tuple(min(base // pixels, cap) for pixels in pixel_sizes(resolution))
+
+
+def pixel_sizes(resolution: int) -> tuple[int, ...]:
+    """4, 8, ..., `resolution`. Raises ValueError unless it is a power of two from 16 to 1024."""
+    if resolution not in (16, 32, 64, 128, 256, 512, 1024):
+        raise ValueError(f"resolution {resolution} is not a power of two from 16 to 1024")
+    return tuple(2**k for k in range(2, int(math.log2(resolution)) + 1))
+
+
+@dataclass(frozen=True)
+class GeneratorSpec:
+    """All that fixes the generator's shape."""
+
+    resolution: int
+    channels: tuple[int, ...]
+    """At 4, 8, ..., resolution pixels."""
+    latent_size: int = 512
+    mapping_depth: int = 8
+
+    @property
+    def layers(self) -> int:
+        """Latents that one image takes: one per convolution and one for the last toRGB."""
+        return 2 * len(pixel_sizes(self.resolution))
+
+
+class _Constant(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.input = nn.Parameter(torch.randn(1, channels, 4, 4))
+
+
+class Generator(nn.Module):
+    """Latents to images `[n 3 r r]`, about [-1, 1] but not clamped."""
+
+    latent_avg: Tensor
+
+    def __init__(self, spec: GeneratorSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        d, channels = spec.latent_size, spec.channels
+        mapping = [EqualLinear(d, d, lr_mul=0.01, activate=True) for _ in range(spec.mapping_depth)]
+        self.style = nn.Sequential(PixelNorm(), *mapping)
+        self.input = _Constant(channels[0])
+        self.conv1 = StyledConv(channels[0], channels[0], d)
+        self.to_rgb1 = ToRGB(channels[0], d)
+        self.convs, self.to_rgbs = nn.ModuleList(), nn.ModuleList()
+        for before, after in zip(channels, channels[1:], strict=False):
+            self.convs.append(StyledConv(before, after, d, up=True))
+            self.convs.append(StyledConv(after, after, d))
+            self.to_rgbs.append(ToRGB(after, d))
+        self.register_buffer("latent_avg", torch.zeros(d))
+
+    def map(self, z: Tensor) -> Tensor:
+        """The mapping network, `[n d] -> [n d]`."""
+        return self.style(z)
+
+    def truncate(self, w: Tensor, truncation: float) -> Tensor:
+        """Pull latents towards their mean: 1 leaves them, 0 gives the mean image."""
+        return w if truncation == 1.0 else torch.lerp(self.latent_avg, w, truncation)
+
+    def spread(self, w: Tensor) -> Tensor:
+        """The same latent for every layer, `[n d] -> [n layers d]`."""
+        return w[:, None].expand(-1, self.spec.layers, -1)
+
+    def synthesise(
+        self, ws: Tensor, noise: Sequence[Tensor] | None = None, gates: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """The synthesis network.
+
+        ws: `[n layers d]`. noise: one `[n 1 h w]` per styled convolution (`draw_noise`), None = no noise. gates: block
+        name -> `[c]` or `[n c]`, used in place of the block's own gate; names not given use their own.
+        Returns `[n 3 r r]`.
+        """
+        gates = gates or {}
+        noise = noise if noise is not None else [None] * (len(self.convs) + 1)
+        x = self.input.input.expand(len(ws), -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        x = self.conv1(x, ws[:, 0], noise[0], gates.get("conv1"))
+        image = self.to_rgb1(x, ws[:, 1], None)
+        for k, to_rgb in enumerate(self.to_rgbs):
+            for i in (2 * k, 2 * k + 1):
+                x = self.convs[i](x, ws[:, i + 1], noise[i + 1], gates.get(f"convs.{i}"))
+            image = to_rgb(x, ws[:, 2 * k + 3], image)
+        return image
+
+    def forward(self, z: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
+        """One latent an image: `[n d] -> [n 3 r r]`."""
+        return self.synthesise(self.spread(self.map(z)), noise)
+
+    def draw_noise(self, n: int, rng: torch.Generator) -> list[Tensor]:
+        """Standard normal noise for every styled convolution, `[n 1 h w]` each, drawn in the layers' order."""
+        device, dtype = self.input.input.device, self.input.input.dtype
+        sizes = [group.resolution for group in self.filter_groups() if group.kind == "conv"]
+        drawn = (torch.randn(n, 1, size, size, generator=rng, device=rng.device) for size in sizes)
+        return [noise.to(device, dtype) for noise in drawn]
+
+    def filter_groups(self) -> list[FilterGroup]:
+        """Every group of filters, from 4 pixels up: the styled convolutions, then their modulations' rows."""
+        blocks = [("conv1", self.conv1, 4)]
+        blocks += [(f"convs.{i}", conv, 8 * 2 ** (i // 2)) for i, conv in enumerate(self.convs)]
+        convs, modulations = [], []
+        for name, block, size in blocks:
+            weight, bias = Slice(f"{name}.conv.weight", 1), Slice(f"{name}.activate.bias", 0)
+            convs.append(FilterGroup(name, "conv", len(block.gate), size, (weight, bias)))
+            rows = f"{name}.conv.modulation"
+            both = (Slice(f"{rows}.weight", 0), Slice(f"{rows}.bias", 0))
+            count = block.conv.weight.shape[2]
+            modulations.append(FilterGroup(rows, "modulation", count, size, both, prunable=name != "conv1"))
+        return convs + modulations

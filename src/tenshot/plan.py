@@ -1,0 +1,65 @@
+"""What a run would do: settings, what trains in every layer, time and memory. Nothing is written."""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+
+from tenshot.config import RunConfig
+from tenshot.data import ImageSet
+from tenshot.models import Model
+from tenshot.step import Adaptation, begin, run_step
+
+MEASURED_STEPS = 8
+
+
+def show(console: Console, config: RunConfig, source: Model, intake: ImageSet) -> None:
+    """Print the resolved settings, the layers, and an estimate from a few real steps on copies."""
+    console.print_json(config.to_json())
+    adaptation = begin(config, source, intake.images)
+    console.print(_layer_table(adaptation))
+    seconds, gibibytes = _measure(adaptation)
+    minutes = seconds * config.steps / 60
+    console.print(
+        f"about {minutes:.1f} minutes: {config.steps} steps of {seconds:.2f} s, measured on {MEASURED_STEPS} steps here; "
+        f"peak memory {gibibytes:.1f} GiB"
+    )
+
+
+def _layer_table(adaptation: Adaptation) -> Table:
+    table = Table(title="what trains")
+    for heading, justify in (("network", "left"), ("layer", "left"), ("parameters", "right"), ("train", "right")):
+        table.add_column(heading, justify=justify)
+    table.add_column("filters the method may prune or preserve", justify="right")
+    for row in _layers(adaptation):
+        table.add_row(*row)
+    return table
+
+
+def _layers(adaptation: Adaptation) -> Iterator[tuple[str, str, str, str, str]]:
+    nets = adaptation.nets
+    for network, module in (("generator", nets.generator), ("discriminator", nets.discriminator)):
+        watched = [g for g in module.filter_groups() if adaptation.method.may_prune(network, g)]
+        for name, layer in module.named_children():
+            many = [(f"{name}.{key}", child) for key, child in layer.named_children()]
+            for key, child in many if name in ("convs", "to_rgbs") else [(name, layer)]:
+                parameters = list(child.parameters())
+                count = sum(p.numel() for p in parameters)
+                trained = sum(p.numel() for p in parameters if p.requires_grad)
+                filters = sum(g.count for g in watched if g.name == key or g.name.startswith(f"{key}."))
+                share = "all" if trained == count else "frozen" if trained == 0 else f"{trained:,}"
+                yield network, key, f"{count:,}", share, str(filters) if filters else ""
+
+
+def _measure(adaptation: Adaptation) -> tuple[float, float]:
+    """Seconds a step, and the process's peak memory in GiB. Both penalties occur in these steps or just before."""
+    run_step(adaptation, 0)
+    started = time.perf_counter()
+    for step in range(1, MEASURED_STEPS + 1):
+        run_step(adaptation, step)
+    seconds = (time.perf_counter() - started) / MEASURED_STEPS
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -1,0 +1,57 @@
+"""The line that shows where a run stands: a bar in a terminal, a plain line now and then elsewhere."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tenshot.loop import Progress as Step
+
+_SMOOTHING = 0.95
+
+
+class ProgressLine:
+    """A watcher for `loop.start`: shows step, time left, smoothed losses and the pruned share; can stop the run."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.smooth: dict[str, float] = {}
+        self.started: float | None = None
+        self.first = 0
+        self.stopping = False
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[losses]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("adapting", total=None, losses="")
+
+    def stop(self) -> None:
+        """End the run after the step under way."""
+        self.stopping = True
+
+    def __enter__(self) -> "ProgressLine":
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bar.stop()
+
+    def __call__(self, now: Step) -> bool:
+        if self.started is None:
+            self.started, self.first = time.monotonic() - now.stats["seconds"], now.step - 1
+        for name in ("d", "g"):
+            before = self.smooth.get(name, now.stats[name])
+            self.smooth[name] = _SMOOTHING * before + (1 - _SMOOTHING) * now.stats[name]
+        losses = f"D {self.smooth['d']:.2f}  G {self.smooth['g']:.2f}  pruned {now.stats['pruned']:.1%}"
+        self.bar.update(self.task, total=now.steps, completed=now.step, losses=losses)
+        if not self.console.is_terminal and (now.step == now.steps or now.step % max(1, now.steps // 10) == 0):
+            elapsed = time.monotonic() - self.started
+            left = elapsed / (now.step - self.first) * (now.steps - now.step)
+            self.console.print(f"step {now.step}/{now.steps}  {losses}  {left:.0f} s left")
+        return self.stopping

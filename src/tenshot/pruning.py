@@ -1,0 +1,101 @@
+"""Dynamic adaptive pruning: from importances, tracked over training, to fates. Pure functions of tensors.
+
+The paper (Journal of Graphics 2026, 47(1):131-142) publishes the idea: track Fisher information throughout training, turn
+it into cumulative importance weights, let those set each layer's pruning ratio anew. The formulas here are ours;
+`docs/methods.md` says what was decided and why.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tenshot.filters import Fate
+
+_ROUNDING = 1e-9  # cumulative sums of equal weights must not fall short of k / n
+
+
+@dataclass(frozen=True)
+class Guards:
+    """What no decision may exceed, whatever the importances say."""
+
+    max_ratio: float = 0.5
+    """Largest share of a layer that may be pruned."""
+    max_new: float = 0.1
+    """Largest share of a layer that one decision may prune."""
+    min_alive: int = 4
+    """Filters of a layer that always survive."""
+
+
+def track(tracked: Tensor, fisher: Tensor, alive: Tensor, beta: float, estimates: int) -> Tensor:
+    """Bias-corrected moving average of F / mean(F), `[count]` each; `estimates` counts this one, from 1.
+
+    Written as a step towards the new value, A_t = A_{t-1} + (1 - beta) / (1 - beta^t) (F_t - A_{t-1}), so the tracked
+    value needs no correction when it is read. The mean is over the layer's living filters, so the loss's scale does not
+    matter. Filters that are not alive keep the value they were pruned with: see `decide`.
+    """
+    scale = fisher[alive].mean()
+    if not torch.isfinite(scale) or scale <= 0:
+        return tracked
+    weight = (1.0 - beta) / (1.0 - beta**estimates)
+    return torch.where(alive, torch.lerp(tracked, fisher / scale, weight), tracked)
+
+
+def ramp(step: int, warmup: int, settle: int) -> float:
+    """From 0 at `warmup` to 1 at `settle`, fast first and then ever slower: 1 - (1 - x)^3 (arXiv:1710.01878)."""
+    if step < warmup:
+        return 0.0
+    if step >= settle:
+        return 1.0
+    return 1.0 - (1.0 - (step - warmup) / (settle - warmup)) ** 3
+
+
+def cumulative_weights(importance: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    """The share of the layer's importance that the first k filters of an order carry together.
+
+    `[count], [count] -> order, C`, both `[count]`: C_k = w_1 + ... + w_k with w = importance / sum, in float64.
+    """
+    weights = importance.double()[order]
+    return order, weights.cumsum(0) / weights.sum().clamp_min(torch.finfo(torch.float64).tiny)
+
+
+def decide(
+    importance: Tensor,
+    before: Tensor,
+    *,
+    prune_mass: float,
+    preserve_mass: float,
+    guards: Guards,
+    revive: bool = False,
+) -> Tensor:
+    """The fate of each filter of one layer, `[count], [count] -> [count]`.
+
+    Pruned: the longest run of least important filters that together carry at most `prune_mass` of the layer's importance.
+    Preserved: the shortest run of most important living filters that carries at least `preserve_mass`. Tuned: the rest.
+    How many that is follows from how concentrated the layer's importance is; nobody sets a ratio.
+
+    Filters pruned before count towards `prune_mass` with the importance they had, so deciding again with the same
+    importances changes nothing. Without `revive` they stay pruned; with it each fate is decided afresh.
+    """
+    count = len(importance)
+    was_pruned = before == Fate.PRUNE
+    bound = was_pruned if not revive else torch.zeros_like(was_pruned)
+    ranked = torch.where(bound, -1.0, importance.double())  # the bound ones first, whatever their importance
+    order, mass = cumulative_weights(importance, torch.argsort(ranked, stable=True))
+    is_light = mass <= prune_mass + _ROUNDING
+
+    most = min(int(guards.max_ratio * count), count - guards.min_alive)
+    most = min(most, int(was_pruned.sum()) + max(1, int(guards.max_new * count)))
+    pruned = torch.zeros_like(was_pruned)
+    pruned[order[: max(min(int(is_light.sum()), most), int(bound.sum()))]] = True
+
+    living = torch.where(pruned, 0.0, importance.double())
+    order, mass = cumulative_weights(living, torch.argsort(living, stable=True))
+    is_heavy = mass > 1.0 - preserve_mass + _ROUNDING
+    preserved = torch.zeros_like(was_pruned)
+    preserved[order[is_heavy]] = True
+
+    fates = torch.full_like(before, Fate.TUNE)
+    fates[preserved] = Fate.PRESERVE
+    fates[pruned] = Fate.PRUNE
+    return fates

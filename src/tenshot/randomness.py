@@ -1,0 +1,16 @@
+"""Random numbers that depend on names, not on history.
+
+Every draw comes from a generator seeded by (seed, what for, which step), so a resumed run needs no saved random state and
+nothing here touches torch's global generator.
+"""
+
+import hashlib
+
+import torch
+
+
+def generator_for(seed: int, *names: str | int) -> torch.Generator:
+    """A fresh CPU generator for a purpose, for example `generator_for(seed, "step", 17)`."""
+    text = "/".join(str(name) for name in (seed, *names))
+    digest = hashlib.sha256(text.encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -1,0 +1,117 @@
+"""A run's folder: settings, shots as they were used, journals, sample sheets, checkpoints, the result.
+
+    config.json        every setting; a valid input for the next run
+    shots/             the prepared images, so that resuming needs nothing from outside
+    stats.jsonl        one line a step: losses, seconds
+    decisions.jsonl    one line a decision of a pruning method: every layer's ratios and importances
+    samples/           one sheet of the same latents every `sample_every` steps
+    checkpoints/       the newest two; each is enough to resume exactly
+    model.safetensors  the adapted generator
+    sheet.png          shots, source and result, side by side
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tenshot.errors import TenshotError
+from tenshot.files import make_folder, told_as_sentence, write_atomically
+from tenshot.models import read_tensors, write_tensors
+
+KEEP = 2
+"""Checkpoints that stay."""
+
+
+class RunDir:
+    """Paths of a run's folder, and the few things that are done there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.json"
+        self.shots = path / "shots"
+        self.samples = path / "samples"
+        self.checkpoints = path / "checkpoints"
+        self.model = path / "model.safetensors"
+        self.sheet = path / "sheet.png"
+
+    @classmethod
+    def create(cls, path: Path, *, overwrite: bool = False) -> "RunDir":
+        """A new run's folder. One that holds a run already is refused, or emptied of it with `overwrite`."""
+        run = cls(path)
+        if run.config.is_file():
+            if not overwrite:
+                raise TenshotError(
+                    f"{path} holds a run already: resume it (--resume {path}), replace it (--overwrite), "
+                    "or choose another --out"
+                )
+            run._clear()
+        elif path.is_dir() and any(path.iterdir()):
+            raise TenshotError(f"{path} is a folder with other things in it: choose another --out")
+        for folder in (run.shots, run.samples, run.checkpoints):
+            make_folder(folder)
+        return run
+
+    def _clear(self) -> None:
+        with told_as_sentence("clear", self.path):
+            for folder in (self.shots, self.samples, self.checkpoints):
+                shutil.rmtree(folder, ignore_errors=True)
+            for name in ("config.json", "stats.jsonl", "decisions.jsonl", "model.safetensors", "sheet.png"):
+                (self.path / name).unlink(missing_ok=True)
+
+    def write_config(self, text: str) -> None:
+        """Written last of what a run begins with: a folder with a config.json is a run."""
+        write_atomically(self.config, text.encode())
+
+    def discard(self) -> None:
+        """Take back what `create` made: for a run that failed before its first checkpoint."""
+        if not self.latest_checkpoint():
+            self._clear()
+            if self.path.is_dir() and not any(self.path.iterdir()):
+                self.path.rmdir()
+
+    def append(self, journal: str, entry: dict[str, Any]) -> None:
+        """One JSON line to `<journal>.jsonl`."""
+        path = self.path / f"{journal}.jsonl"
+        with told_as_sentence("write", path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def read(self, journal: str) -> list[dict[str, Any]]:
+        """A journal's entries; a last line cut off by a crash is left out."""
+        path = self.path / f"{journal}.jsonl"
+        if not path.is_file():
+            return []
+        with told_as_sentence("read", path):
+            lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+    def rewind(self, step: int) -> None:
+        """Drop journal entries after a step, so that a resumed run writes each once."""
+        for journal in ("stats", "decisions"):
+            path = self.path / f"{journal}.jsonl"
+            if path.is_file():
+                kept = [entry for entry in self.read(journal) if entry["step"] <= step]
+                write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
+
+    def save_checkpoint(self, step: int, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+        """All of a run's state after `step` steps; older ones beyond `KEEP` are deleted."""
+        write_tensors(self.checkpoints / f"{step:06d}.safetensors", tensors, {**header, "step": step})
+        for old in self._checkpoints()[:-KEEP]:
+            old.unlink(missing_ok=True)
+
+    def latest_checkpoint(self) -> Path | None:
+        return next(reversed(self._checkpoints()), None)
+
+    def load_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The newest checkpoint's tensors and header. Raises TenshotError if there is none."""
+        path = self.latest_checkpoint()
+        if path is None:
+            raise TenshotError(f"{self.path} has no checkpoint: there is nothing to resume")
+        return read_tensors(path)
+
+    def _checkpoints(self) -> list[Path]:
+        found = self.checkpoints.glob("*.safetensors")
+        return sorted(path for path in found if re.fullmatch(r"\d{6,}", path.stem))
