@@ -58,8 +58,20 @@ def saved(tmp_path, picture, name="a.png", **options):
     return tmp_path / name
 
 
+def zip_with(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("good.png", encoded(noise(0)))
+        for member, content in members:
+            archive.writestr(member, content)
+    return path
+
+
 def refusals(image_set):
     return {record.name: record.refused for record in image_set.records if record.refused}
+
+
+def warnings_of(image_set):
+    return {record.name: record.warnings for record in image_set.records if record.warnings}
 
 
 def shown(image_set, width=200):
@@ -201,7 +213,7 @@ def test_a_picture_is_turned_upright_by_its_exif_tag(tmp_path, name, orientation
 
 
 def test_a_damaged_exif_block_does_not_cost_the_picture(tmp_path):
-    path = saved(tmp_path, flat("red"), exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff")
+    path = saved(tmp_path, flat("red"), exif=b"Exif\0\0no TIFF header")
     pixels, record = one(path)
     assert (pixels == (255, 0, 0)).all()
     assert record.steps == ()
@@ -255,6 +267,12 @@ def test_hidden_and_other_files_are_passed_over_in_silence(folder):
     for name in ("LICENSE", "notes.txt", "README.md", ".hidden.png", ".git/x.png", "__MACOSX/y.png"):
         (folder / name).write_text("not a picture")
     assert [record.name for record in load_images(folder, 16).records] == ["good.png"]
+
+
+def test_hidden_files_in_a_zip_are_passed_over_in_silence(tmp_path):
+    hidden = [(name, encoded(noise(1))) for name in ("__MACOSX/._good.png", ".git/x.png", "sub/.y.png")]
+    image_set = load_images(zip_with(tmp_path / "a.zip", hidden), 16)
+    assert [record.name for record in image_set.records] == ["good.png"]
 
 
 def test_folder_zip_folder_in_zip_and_archive_with_backslashes_give_the_same_set(tmp_path):
@@ -325,10 +343,6 @@ def test_a_limit_above_the_number_of_images_takes_all(folder):
     assert len(load_images(folder, 16, limit=10)) == 1
 
 
-def warnings_of(image_set):
-    return {record.name: record.warnings for record in image_set.records if record.warnings}
-
-
 def test_a_copy_is_told_with_the_name_of_the_first(folder):
     noise(0).save(folder / "h.bmp")
     noise(0).save(folder / "i.webp", lossless=True)
@@ -338,9 +352,10 @@ def test_a_copy_is_told_with_the_name_of_the_first(folder):
 
 @pytest.mark.parametrize(("added", "is_near"), [(1, True), (2, False)])
 def test_nearly_the_same_means_less_than_two_levels_apart(tmp_path, added, is_near):
-    dark = noise(5).point(lambda shade: shade // 2)
-    dark.save(tmp_path / "a.png")
-    dark.point(lambda shade: shade + added).save(tmp_path / "b.png")
+    shades = np.random.default_rng(5).integers(10, 240, (16, 16, 3))
+    signs = np.where(np.indices((16, 16, 3)).sum(0) % 2, 1, -1)  # lighter and darker in turn: same mean
+    Image.fromarray(shades.astype(np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray((shades + added * signs).astype(np.uint8)).save(tmp_path / "b.png")
     expected = {"b.png": ("nearly the same picture as a.png",)} if is_near else {}
     assert warnings_of(load_images(tmp_path, 16)) == expected
 
@@ -436,6 +451,15 @@ def test_pillow_is_left_as_it_was(folder):
     assert switches() == before
 
 
+def test_a_lower_pixel_limit_of_pillow_is_honoured(folder, monkeypatch):
+    flat("red", (18, 18)).save(folder / "warned.png")
+    flat("red", (40, 40)).save(folder / "barred.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+    reasons = refusals(load_images(folder, 16))
+    assert sorted(reasons) == ["barred.png", "warned.png"]
+    assert all("more pixels than" in reason for reason in reasons.values())
+
+
 def test_links_within_the_folder_are_followed_and_links_out_of_it_are_refused(folder):
     noise(7).save(folder.parent / "secret.png")
     (folder / "inside.png").symlink_to(folder / "good.png")
@@ -456,14 +480,6 @@ def test_links_within_the_folder_are_followed_and_links_out_of_it_are_refused(fo
 def test_a_pipe_called_png_is_refused_and_not_waited_for(folder):
     os.mkfifo(folder / "pipe.png")
     assert refusals(load_images(folder, 16)) == {"pipe.png": "not an ordinary file"}
-
-
-def zip_with(path, members):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("good.png", encoded(noise(0)))
-        for member, content in members:
-            archive.writestr(member, content)
-    return path
 
 
 @pytest.mark.parametrize("name", ["../up.png", "/root.png", "C:/disk.png", "..\\up.png", "sub/../../up.png"])
@@ -500,7 +516,7 @@ def test_an_encrypted_member_and_rare_packing_are_refused(tmp_path):
     with zipfile.ZipFile(path, "a", zipfile.ZIP_LZMA) as archive:
         archive.writestr("rare.png", encoded(noise(2)))
     reasons = refusals(load_images(path, 16))
-    assert "encrypted" in reasons["locked.png"]
+    assert reasons["locked.png"] == "encrypted: unpack the zip with its password first"
     assert "packed in a rare way" in reasons["rare.png"]
 
 
@@ -522,9 +538,10 @@ def test_a_member_that_holds_more_than_it_declares_is_refused(tmp_path):
     assert "cannot be unpacked" in refusals(load_images(path, 16))["liar.bmp"]
 
 
-def test_a_missing_path_is_told(tmp_path):
-    with pytest.raises(TenshotError, match=r"gone does not exist"):
-        load_images(tmp_path / "gone", 16)
+@pytest.mark.parametrize("name", ["gone", "gone.zip", "gone.zip/train", "gone.png"])
+def test_a_missing_path_is_told(tmp_path, name):
+    with pytest.raises(TenshotError, match=rf"{name} does not exist: check the spelling"):
+        load_images(tmp_path / name, 16)
 
 
 def test_an_empty_folder_is_told(tmp_path):

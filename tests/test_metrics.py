@@ -243,7 +243,7 @@ def maps_of(features):
 
 
 def test_intra_dist_is_the_slow_pairwise_procedure(net, shots):
-    fakes = net(shapes(24, seed=3), stages=True)
+    fakes = net(shapes(14, seed=3), stages=True)
     centres = net(shots, stages=True)
     found = intra_dist(descriptors(fakes.stages), descriptors(centres.stages))
     value, clusters_used, largest = slow_intra_dist(maps_of(fakes), maps_of(centres))
@@ -279,7 +279,7 @@ GOLDEN_STAGES = [7.103083, 8.956967, 8.232312, 6.016597, 2.615930]
 
 
 def test_features_are_those_of_the_published_network(net):
-    """Golden values: efficientnet-lite-pytorch 0.1.0 with the same weights, which agrees to 1e-5 everywhere."""
+    """Golden values: efficientnet-lite-pytorch 0.1.0 with the same weights, which agrees to 1e-5."""
     i = torch.arange(efflite.SIDE)
     down, across = torch.meshgrid(i, i, indexing="ij")
     ramps = torch.stack([down, across, down * across % 256]).to(torch.uint8)[None]
@@ -366,15 +366,16 @@ class TestScore:
 
     def test_fakes_may_come_in_batches(self, net, reals, shots):
         fakes = shapes(20, seed=3)
-        whole = score(fakes, reals, shots, extractor=net)
-        assert score(iter(fakes.split(6)), reals, shots, extractor=net) == whole
+        names = ("prdc_2k", "intra_dist_1k", "copy_rate_1k")
+        whole = score(fakes, reals, shots, names, extractor=net)
+        assert score(iter(fakes.split(6)), reals, shots, names, extractor=net) == whole
 
     def test_more_blur_is_a_larger_frechet_distance(self, net, reals):
         distances = [
             score(blurred(reals, width), reals, names="fd_efflite_2k", extractor=net)["fd_efflite_2k"][
                 "value"
             ]
-            for width in (1, 3, 7, 13)
+            for width in (1, 5, 11)
         ]
         assert distances[0] == pytest.approx(0, abs=1e-6)
         assert distances == sorted(distances) and distances[1] > 1

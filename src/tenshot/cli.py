@@ -1,45 +1,46 @@
 """The verbs: flags in, calls of the public functions, words out. Nothing is computed here."""
 
 import signal
-import sys
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
 from rich.console import Console
-from tyro.conf import OmitArgPrefixes, Positional, Suppress, arg
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, Suppress, arg
 
 from tenshot import loop, plan, sheets
 from tenshot.config import RunConfig, build_method, read_config
 from tenshot.convert import convert as read_foreign
 from tenshot.data import intake_table, load_images
 from tenshot.errors import TenshotError
-from tenshot.files import make_folder, write_atomically
+from tenshot.files import make_folder
 from tenshot.methods import METHODS, Dap, Method
 from tenshot.models import load_model, save_model
 from tenshot.progress import ProgressLine
+from tenshot.sampling import check_truncation
 from tenshot.sampling import generate as sample
 from tenshot.seeds import parse_seeds, write_images
 
 _T = TypeVar("_T")
+_Path = Annotated[str | None, arg(metavar="PATH")]
 
 
 @dataclass(frozen=True)
 class _Settings(RunConfig):
-    """RunConfig as flags: the method is chosen by name and its settings are a group of their own."""
+    """What the result depends on; kept in the run's config.json."""
 
-    shots: Positional[str] = ""
+    shots: Annotated[Positional[str], arg(metavar="SHOTS")] = ""
     """The images of the new domain: a folder, a zip, a folder in a zip (art.zip/shots), or one image."""
     method: Suppress[Method] = field(default_factory=Dap)
 
 
 _ADAPT_FLAGS: list[tuple[str, Any, Any]] = [
-    ("out", str | None, "Folder of the run. Default: runs/NAME of the shots."),
+    ("out", _Path, "Folder of the run. Default: runs/NAME, after the shots."),
     ("overwrite", bool, "Replace a run that is in the folder."),
     ("dry_run", bool, "Print the settings, what trains, and an estimate of time and memory; change nothing."),
-    ("resume", str | None, "Continue the run in this folder from its newest checkpoint. Nothing else is needed."),
-    ("config", str | None, "Start from the settings of this file, for example another run's config.json."),
+    ("resume", _Path, "Continue the run in this folder from its newest checkpoint. Nothing else is needed."),
+    ("config", _Path, "Start from the settings of this file, for example another run's config.json."),
 ]
 
 
@@ -48,21 +49,37 @@ def adapt(arguments: list[str]) -> int:
     config, flags = _adapt_flags(arguments)
     console = Console(highlight=False)
     if flags.resume:
-        with ProgressLine(console) as watch, _stoppable(watch):
+        if others := [
+            a for a in arguments if a not in ("--resume", flags.resume, f"--resume={flags.resume}")
+        ]:
+            raise TenshotError(
+                f"--resume goes on with the run's own settings: leave out {' '.join(others)}, "
+                f"or begin a new run with --config {Path(flags.resume) / 'config.json'}"
+            )
+        with ProgressLine(console) as watch, _Signals(watch):
             loop.resume(Path(flags.resume), watch=watch)
         return _finished(console, Path(flags.resume))
     if not config.shots:
-        raise TenshotError("no images were given: name a folder or zip of them, for example `tenshot adapt my_images`")
+        raise TenshotError(
+            "no images were given: name a folder or zip of them, for example `tenshot adapt my_images`"
+        )
     source = load_model(config.source)
     intake = load_images(config.shots, source.resolution)
     console.print(intake_table(intake))
     if flags.dry_run:
         plan.show(console, config, source, intake)
         return 0
-    out = Path(flags.out or f"runs/{Path(config.shots).stem}")
-    with ProgressLine(console) as watch, _stoppable(watch):
+    out = Path(flags.out) if flags.out else _default_out(config.shots)
+    with ProgressLine(console) as watch, _Signals(watch):
         loop.start(config, out=out, overwrite=flags.overwrite, watch=watch, intake=intake)
     return _finished(console, out)
+
+
+def _default_out(shots: str) -> Path:
+    """`runs/robots` for `examples/robots`, `robots.zip` and, in that folder, `.`"""
+    place = Path(shots).expanduser().resolve()
+    name = place.name if place.is_dir() else place.stem
+    return Path("runs") / (name or "run")
 
 
 def _adapt_flags(arguments: list[str]) -> tuple[RunConfig, Any]:
@@ -72,8 +89,12 @@ def _adapt_flags(arguments: list[str]) -> tuple[RunConfig, Any]:
     if early[0] and early[0] != config.method.name:
         config = RunConfig(**{**_values(config), "method": build_method(early[0], {}, "--method")})
     method = config.method
-    names = f"Method: {', '.join(METHODS)}. Its own settings are below, as --{method.name}.NAME."
-    extra = [("method", Annotated[str, arg(help=names)], method.name), *_extra_fields(), (method.name, type(method), method)]
+    names = f"How to adapt: {', '.join(METHODS)}. Its own settings are below, as --{method.name}.NAME."
+    extra = [
+        ("method", Annotated[str, arg(help=names, metavar="NAME")], method.name),
+        *_extra_fields(),
+        (method.name, type(method), method),
+    ]
     flags = make_dataclass(
         "adapt",
         [
@@ -81,14 +102,20 @@ def _adapt_flags(arguments: list[str]) -> tuple[RunConfig, Any]:
             *[(name, kind, field(default=default)) for name, kind, default in extra],
         ],
     )
-    parsed = _parse(flags, arguments, "adapt", "Adapt a source GAN to a few images of a new domain.")
+    parsed = _parse(
+        flags,
+        arguments,
+        "tenshot adapt examples/robots --out runs/robots",
+        "Adapt a source GAN to a few images of a new domain.",
+    )
     values = {**_values(parsed.settings), "method": getattr(parsed, method.name)}
     return RunConfig(**values), parsed
 
 
 def _extra_fields() -> list[tuple[str, Any, Any]]:
     return [
-        (name, Annotated[kind, arg(help=text)], False if kind is bool else None) for name, kind, text in _ADAPT_FLAGS
+        (name, Annotated[kind, arg(help=text)], False if kind is bool else None)
+        for name, kind, text in _ADAPT_FLAGS
     ]
 
 
@@ -105,41 +132,48 @@ def _peek(arguments: list[str], flag: str) -> str | None:
     return None
 
 
-def _stoppable(watch: ProgressLine):
-    """Ctrl-C and SIGTERM end the run at the next step, with a checkpoint."""
-    return _Signals(watch)
-
-
 class _Signals:
+    """Ctrl-C and SIGTERM end the run after the step under way, with a checkpoint; a second Ctrl-C ends it at once."""
+
     def __init__(self, watch: ProgressLine) -> None:
         self.watch = watch
+        self.received = 0
 
     def __enter__(self) -> None:
         self.before = {s: signal.signal(s, self._stop) for s in (signal.SIGINT, signal.SIGTERM)}
 
     def _stop(self, number: int, frame: Any) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = number
         self.watch.stop()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
+        if isinstance(error, loop.Stopped) and self.received:
+            error.exit_code = 128 + self.received
 
 
 def _finished(console: Console, out: Path) -> int:
-    console.print(f"\nsheet  {out / 'sheet.png'}\nmodel  {out / 'model.safetensors'}", soft_wrap=True, markup=False)
-    console.print(f"next   tenshot generate {out} --seeds 0-99 --out {out}-images", soft_wrap=True, markup=False)
+    console.print(
+        f"\nsheet  {out / 'sheet.png'}\nmodel  {out / 'model.safetensors'}", soft_wrap=True, markup=False
+    )
+    console.print(
+        f"next   tenshot generate {out} --seeds 0-99 --out {out}-images", soft_wrap=True, markup=False
+    )
     return 0
 
 
 @dataclass(frozen=True)
 class _Generate:
-    model: Positional[str]
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
     """A run's folder, a model file, or an embedded source's name."""
-    seeds: str = "0-15"
+    seeds: Annotated[str, arg(metavar="SEEDS")] = "0-15"
     """Seeds, one image each: 7 or 0-99 or 1,5,9-12."""
-    out: str | None = None
+    out: _Path = None
     """A folder for single PNG images, or a .zip of them."""
-    grid: str | None = None
+    grid: _Path = None
     """A .png of all images side by side."""
     columns: int = 8
     """Images in a row of the grid."""
@@ -151,24 +185,34 @@ class _Generate:
 
 def generate(arguments: list[str]) -> int:
     """tenshot generate MODEL --seeds 0-99 --out DIR"""
-    flags = _parse(_Generate, arguments, "generate", "Images from a model: one seed, one image, whatever the batch.")
+    flags = _parse(
+        _Generate,
+        arguments,
+        "tenshot generate runs/robots --seeds 0-99 --out robots.zip",
+        "Images from a model: one seed, one image, whatever the batch.",
+    )
     seeds = parse_seeds(flags.seeds)
     if not flags.out and not flags.grid:
         raise TenshotError("where to? give --out DIR, --out FILE.zip or --grid FILE.png")
     if flags.batch < 1 or flags.columns < 1:
         raise TenshotError(f"--batch is {flags.batch} and --columns {flags.columns}: both must be at least 1")
+    if flags.grid and Path(flags.grid).suffix.lower() != ".png":
+        raise TenshotError(f"--grid is {flags.grid}: the name must end in .png")
+    check_truncation(flags.truncation)
     model = load_model(flags.model)
     batches = sample(model.generator, seeds, truncation=flags.truncation, batch=flags.batch)
     images = write_images(batches, seeds, flags.out, flags.grid, flags.columns)
-    print(f"{images} images of {model.resolution} px: {', '.join(filter(None, (flags.out, flags.grid)))}")
+    print(
+        f"{images} image{'s' * (images != 1)} of {model.resolution} px: {', '.join(filter(None, (flags.out, flags.grid)))}"
+    )
     return 0
 
 
 @dataclass(frozen=True)
 class _Convert:
-    checkpoint: Positional[str]
+    checkpoint: Annotated[Positional[str], arg(metavar="IN.pt")]
     """A rosinality-style .pt with the state dicts g_ema and d."""
-    out: Positional[str]
+    out: Annotated[Positional[str], arg(metavar="OUT.safetensors")]
     """The .safetensors to write; a grid of its images goes beside it."""
     half: bool = False
     """Store float16: half the size."""
@@ -178,7 +222,12 @@ def convert(arguments: list[str]) -> int:
     """tenshot convert IN.pt OUT.safetensors"""
     import torch
 
-    flags = _parse(_Convert, arguments, "convert", "Another program's StyleGAN2 checkpoint to a model file of tenshot.")
+    flags = _parse(
+        _Convert,
+        arguments,
+        "tenshot convert 550000.pt church256.safetensors",
+        "Another program's StyleGAN2 checkpoint to a model file of tenshot.",
+    )
     out = Path(flags.out)
     if out.suffix != ".safetensors":
         raise TenshotError(f"the output {out} must end in .safetensors")
@@ -196,5 +245,8 @@ def convert(arguments: list[str]) -> int:
     return 0
 
 
-def _parse(kind: type[_T], arguments: list[str], verb: str, description: str) -> _T:
-    return tyro.cli(kind, args=arguments, prog=f"tenshot {verb}", description=description)
+def _parse(kind: type[_T], arguments: list[str], example: str, description: str) -> _T:
+    """Flags to a dataclass; a misspelt flag ends the program with exit code 2."""
+    verb = " ".join(example.split()[:2])
+    text = f"{description}\n\nFor example: {example}"
+    return tyro.cli(kind, args=arguments, prog=verb, description=text, config=(FlagCreatePairsOff,))

@@ -4,21 +4,23 @@ rosinality's layout is a torch file with state dicts `g`, `g_ema`, `d` and perha
 plan, latent size and mapping depth are read off the tensors.
 """
 
-import pickle
+import argparse
+import os
 import re
-import zipfile
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tenshot.errors import TenshotError
 from tenshot.files import told_as_sentence
-from tenshot.models import Model, fill
-from tenshot.nets import Discriminator, DiscriminatorSpec, Generator, GeneratorSpec, pixel_sizes
+from tenshot.models import Model, check_pair, empty, fill
+from tenshot.nets import Discriminator, DiscriminatorSpec, Generator, GeneratorSpec
 from tenshot.sampling import measure_latent_avg_
 
+_N = TypeVar("_N", Generator, Discriminator)
 _KERNEL = re.compile(r"\.kernel$|^noises\.noise_\d+$")
 
 
@@ -34,57 +36,79 @@ def convert(path: Path) -> Model:
     g_tensors = _tensors(checkpoint["g_ema"], f"{path}, g_ema")
     d_tensors = _tensors(checkpoint["d"], f"{path}, d")
 
-    generator = Generator(_generator_spec(g_tensors, f"{path}, g_ema"))
+    where = f"{path}, g_ema"
+    generator = _empty(Generator, _generator_spec(g_tensors, where), where)
     latent_avg = checkpoint.get("latent_avg")
-    given = {"latent_avg": latent_avg.float().flatten()} if isinstance(latent_avg, Tensor) else {}
-    gates = {k: v for k, v in generator.state_dict().items() if k.endswith(".gate") or k == "latent_avg"}
-    fill(generator, {**gates, **g_tensors, **given}, f"{path}, g_ema")
-    if not given:
+    is_given = isinstance(latent_avg, Tensor)
+    average = latent_avg.flatten() if is_given else torch.zeros(generator.spec.latent_size)
+    fill(generator, {**_open_gates(generator), **g_tensors, "latent_avg": average}, where)
+    if not is_given:
         measure_latent_avg_(generator)
 
-    discriminator = Discriminator(_discriminator_spec(d_tensors, f"{path}, d"))
-    gates = {k: v for k, v in discriminator.state_dict().items() if k.endswith(".gate")}
-    fill(discriminator, {**gates, **d_tensors}, f"{path}, d")
-    if generator.spec.resolution != discriminator.spec.resolution:
-        raise TenshotError(
-            f"{path}: the generator makes {generator.spec.resolution} px, the discriminator judges "
-            f"{discriminator.spec.resolution} px: they do not belong together"
-        )
-    return Model(generator.eval(), discriminator, {"kind": "source", "name": path.stem})
+    where = f"{path}, d"
+    discriminator = _empty(Discriminator, _discriminator_spec(d_tensors, where), where)
+    fill(discriminator, {**_open_gates(discriminator), **d_tensors}, where)
+    return check_pair(
+        Model(generator.eval(), discriminator, {"kind": "source", "name": path.stem}), str(path)
+    )
+
+
+def _open_gates(network: nn.Module) -> dict[str, Tensor]:
+    """The one thing rosinality's layout does not have: no filter is pruned."""
+    return {name: torch.ones(gate.shape) for name, gate in network.named_buffers() if name.endswith(".gate")}
 
 
 def _read(path: Path) -> dict[str, Any]:
-    with told_as_sentence("read", path):
-        if not path.is_file():
-            raise TenshotError(f"there is no file {path}")
-        is_zip = zipfile.is_zipfile(path)
+    if not os.path.isfile(path):
+        raise TenshotError(f"there is no file {path}")
+    with told_as_sentence("read", path), path.open("rb") as file:
+        start = file.read(2)
     try:
-        # A torch file is a zip; older ones are a bare pickle, which weights_only reads as safely.
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise TenshotError(
-            f"{path} asks to run code or holds objects other than tensors; it was not opened. "
-            "Save plain state dicts under g, g_ema and d"
-        ) from error
+        # Its own training script stores its arguments as a Namespace, a plain holder of values.
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+            warnings.simplefilter("ignore")  # of an unusual pickle protocol: what is read is checked below
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        kind = "a damaged torch file" if is_zip else "not a torch checkpoint"
-        raise TenshotError(f"{path} is {kind} ({type(error).__name__})") from error
+        is_torch_file = start == b"PK" or start[:1] == b"\x80"  # a zip; older ones are a bare pickle
+        if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise TenshotError(
+                f"{path} asks for {wanted[1]}: it holds objects other than tensors, or code, and was not opened. "
+                "Save plain state dicts under g_ema and d"
+            ) from error
+        kind = "a damaged or foreign torch file" if is_torch_file else "not a torch checkpoint"
+        raise TenshotError(f"{path} is {kind}: nothing can be read from it") from error
     if not isinstance(checkpoint, dict):
         raise TenshotError(f"{path} holds a {type(checkpoint).__name__}, not the state dicts g, g_ema and d")
     return checkpoint
 
 
 def _tensors(state: Any, where: str) -> dict[str, Tensor]:
-    """The state dict's tensors in float32, without fixed blur kernels and fixed noise, which tenshot does not store."""
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) and isinstance(k, str) for k, v in state.items()):
+    """The state dict's tensors, without fixed blur kernels and fixed noise, which tenshot does not store."""
+    if not isinstance(state, dict) or not all(isinstance(k, str) and _is_plain(v) for k, v in state.items()):
         raise TenshotError(f"{where} is not a state dict of tensors")
     expected = torch.outer(*[torch.tensor([1.0, 3.0, 3.0, 1.0])] * 2)
     for name, tensor in state.items():
         if name.endswith(".kernel"):
             kernel = tensor.float()
             if kernel.shape != (4, 4) or not torch.allclose(kernel / kernel.sum() * 64, expected, atol=1e-2):
-                raise TenshotError(f"{where}: {name} is not the [1, 3, 3, 1] low-pass filter; it cannot be converted")
-    return {name: tensor.float() for name, tensor in state.items() if not _KERNEL.search(name)}
+                raise TenshotError(
+                    f"{where}: {name} is not the [1, 3, 3, 1] low-pass filter; it cannot be converted"
+                )
+    return {name: tensor for name, tensor in state.items() if not _KERNEL.search(name)}
+
+
+def _is_plain(value: Any) -> bool:
+    """A tensor with every number in memory: not sparse, not quantised, not one without storage."""
+    if not isinstance(value, Tensor) or value.layout is not torch.strided:
+        return False
+    return value.device.type == "cpu" and not value.is_quantized
+
+
+def _empty(kind: type[_N], spec: GeneratorSpec | DiscriminatorSpec, where: str) -> _N:
+    try:
+        return empty(kind, spec)
+    except ValueError as error:
+        raise TenshotError(f"{where}: {error}") from error
 
 
 def _generator_spec(tensors: dict[str, Tensor], where: str) -> GeneratorSpec:
@@ -94,29 +118,22 @@ def _generator_spec(tensors: dict[str, Tensor], where: str) -> GeneratorSpec:
     channels = [constant.shape[1]]
     while (name := f"convs.{2 * len(channels) - 2}.conv.weight") in tensors:
         channels.append(_need(tensors, name, 5, where).shape[1])
-    return GeneratorSpec(_resolution(len(channels), where), tuple(channels), latent_size, depth)
+    return GeneratorSpec(2 ** (len(channels) + 1), tuple(channels), latent_size, depth)
 
 
 def _discriminator_spec(tensors: dict[str, Tensor], where: str) -> DiscriminatorSpec:
     channels = [_need(tensors, "convs.0.0.weight", 4, where).shape[0]]
     while (name := f"convs.{len(channels)}.skip.1.weight") in tensors:
         channels.append(_need(tensors, name, 4, where).shape[0])
-    return DiscriminatorSpec(_resolution(len(channels), where), tuple(channels[::-1]))
+    return DiscriminatorSpec(2 ** (len(channels) + 1), tuple(channels[::-1]))
 
 
 def _need(tensors: dict[str, Tensor], name: str, dimensions: int, where: str) -> Tensor:
     if name not in tensors:
         some = ", ".join(sorted(tensors)[:3]) or "nothing"
-        raise TenshotError(f"{where} has no {name}: not a StyleGAN2 in rosinality's layout (it begins with {some})")
+        raise TenshotError(
+            f"{where} has no {name}: not a StyleGAN2 in rosinality's layout (it begins with {some})"
+        )
     if tensors[name].dim() != dimensions:
         raise TenshotError(f"{where}: {name} has {tensors[name].dim()} dimensions, expected {dimensions}")
     return tensors[name]
-
-
-def _resolution(sizes: int, where: str) -> int:
-    resolution = 4 * 2 ** (sizes - 1)
-    try:
-        pixel_sizes(resolution)
-    except ValueError as error:
-        raise TenshotError(f"{where}: {error}") from error
-    return resolution

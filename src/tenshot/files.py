@@ -4,8 +4,9 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from tenshot.errors import TenshotError
 
@@ -17,8 +18,10 @@ _WAY_OUT = {
     errno.EROFS: "the file system is read-only; choose another place",
     errno.ENOTDIR: "part of the path is a file, not a folder; choose another place",
     errno.ENOENT: "the folder does not exist any more; was it moved or deleted?",
+    errno.EEXIST: "there is a file of that name; choose another place",
     errno.EISDIR: "there is a folder of that name; choose another name",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.EFBIG: "the file would be larger than the disk or your limits allow; choose another place",
 }
 
 
@@ -39,7 +42,14 @@ def make_folder(path: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write all of a file or nothing: a temporary file beside it, fsync, rename, fsync of the folder.
+    """Write all of a file or nothing, as `written_atomically` does. Raises TenshotError."""
+    with written_atomically(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def written_atomically(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that takes its name when the block ends: temporary file beside it, fsync, rename.
 
     Raises TenshotError; the file that was there before, if any, is then unchanged.
     """
@@ -47,7 +57,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporary, 0o666 & ~_umask())
@@ -65,9 +75,11 @@ def _umask() -> int:
 
 
 def _sync_folder(folder: Path) -> None:
+    """Make the rename survive a power cut. Some file systems cannot, and the file is whole either way."""
     if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

@@ -28,7 +28,7 @@ MAX_PIXELS = 80_000_000
 """Below Pillow's own warning at 89 million, so that our sentence comes first."""
 MIN_SIDE = 8
 """Pixels on the short side."""
-NEAR_LEVELS = 2
+NEAR_LEVELS = 1
 """Mean absolute difference, of 255 levels at 16x16 pixels, below which two pictures are nearly the same."""
 
 _TURNS = {

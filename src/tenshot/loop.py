@@ -48,7 +48,10 @@ Watch = Callable[[Progress], bool | None]
 
 
 class Stopped(TenshotError):
-    """The run was stopped before its last step and can be resumed."""
+    """The run was stopped before its last step; with a folder it can be resumed."""
+
+    exit_code = 130
+    """As shells report Ctrl-C; 143 after SIGTERM."""
 
 
 def adapt(

@@ -7,9 +7,10 @@ are pruned. The metadata holds one JSON text under the key `tenshot`. Nothing in
 import dataclasses
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,9 +19,15 @@ from torch import Tensor, nn
 
 from tenshot.errors import TenshotError
 from tenshot.files import told_as_sentence, write_atomically
-from tenshot.nets import Discriminator, DiscriminatorSpec, Generator, GeneratorSpec
+from tenshot.nets import Discriminator, DiscriminatorSpec, Generator, GeneratorSpec, pixel_sizes
 
 FORMAT = 1
+_LARGEST, _DEEPEST = (
+    16384,
+    64,
+)  # channels and mapping layers; a header that asks for more is damaged or hostile
+_N = TypeVar("_N", Generator, Discriminator)
+
 EMBEDDED = Path(__file__).parent / "sources"
 """Sources that ship with the package: NAME.safetensors and its card NAME.md."""
 
@@ -48,16 +55,18 @@ def embedded_sources() -> list[str]:
 def find_model(name: str | Path) -> Path:
     """The file behind an embedded source's name, a model file, or a run folder. Raises TenshotError."""
     path = Path(name)
-    if path.is_dir():
-        path = path / "model.safetensors"
-        if not path.is_file():
-            raise TenshotError(f"{name} is a folder without model.safetensors: is it a finished run?")
-    if path.is_file():
+    is_folder = os.path.isdir(path)
+    path = path / "model.safetensors" if is_folder else path
+    if os.path.isfile(path):
         return path
-    if (embedded := EMBEDDED / f"{name}.safetensors").is_file():
-        return embedded
+    if str(name) in embedded_sources():
+        return EMBEDDED / f"{name}.safetensors"
+    if is_folder:
+        raise TenshotError(f"{name} is a folder without model.safetensors: is it a finished run?")
     known = ", ".join(embedded_sources())
-    raise TenshotError(f"there is no model {str(name)!r}: give a .safetensors file, a run folder, or one of: {known}")
+    raise TenshotError(
+        f"there is no model {str(name)!r}: give a .safetensors file, a run folder, or one of: {known}"
+    )
 
 
 def load_model(name: str | Path) -> Model:
@@ -67,23 +76,38 @@ def load_model(name: str | Path) -> Model:
     """
     path = find_model(name)
     if path.suffix in (".pt", ".pth", ".pkl"):
-        raise TenshotError(f"{path} is a checkpoint of another program: first run `tenshot convert {path} OUT.safetensors`")
+        raise TenshotError(
+            f"{path} is a checkpoint of another program: first run `tenshot convert {path} OUT.safetensors`"
+        )
     tensors, header = read_tensors(path)
     try:
         if header["format"] > FORMAT:
-            raise TenshotError(f"{path} is of format {header['format']}, newer than this tenshot: upgrade tenshot")
-        parts = {key: header[key] for key in ("generator", "discriminator") if header.get(key)}
-        specs = {key: _spec(key, value) for key, value in parts.items()}
+            raise TenshotError(
+                f"{path} is of format {header['format']}, newer than this tenshot: upgrade tenshot"
+            )
         card = dict(header["card"])
+        generator = _empty("generator", header["generator"])
+        discriminator = (
+            _empty("discriminator", header["discriminator"]) if header.get("discriminator") else None
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise TenshotError(f"{path} is not a model file of tenshot: its header is damaged ({error})") from error
-    generator = Generator(specs["generator"])
+        raise TenshotError(
+            f"{path} is not a model file of tenshot: its header is damaged ({_fault(error)})"
+        ) from error
     fill(generator, _part(tensors, "generator"), f"{path}, generator")
-    discriminator = None
-    if "discriminator" in specs:
-        discriminator = Discriminator(specs["discriminator"])
+    if discriminator is not None:
         fill(discriminator, _part(tensors, "discriminator"), f"{path}, discriminator")
-    return Model(generator.eval(), discriminator, card)
+    return check_pair(Model(generator.eval(), discriminator, card), str(path))
+
+
+def check_pair(model: Model, where: str) -> Model:
+    """The model, if its discriminator, where it has one, judges what its generator makes. Raises TenshotError."""
+    if model.discriminator is not None and model.discriminator.spec.resolution != model.resolution:
+        raise TenshotError(
+            f"{where}: the generator makes {model.resolution} px, the discriminator judges "
+            f"{model.discriminator.spec.resolution} px: they do not belong together"
+        )
+    return model
 
 
 def save_model(path: Path, model: Model, *, dtype: torch.dtype = torch.float32) -> None:
@@ -94,7 +118,9 @@ def save_model(path: Path, model: Model, *, dtype: torch.dtype = torch.float32) 
         if network is not None:
             header[key] = dataclasses.asdict(network.spec)
             for name, tensor in network.state_dict().items():
-                tensors[f"{key}.{name}"] = tensor.detach().cpu().to(dtype).contiguous()
+                tensors[f"{key}.{name}"] = stored = tensor.detach().cpu().to(dtype).contiguous()
+                if not torch.isfinite(stored).all():
+                    raise TenshotError(f"cannot write {path}: {key}.{name} {_not_finite(tensor, dtype)}")
     write_tensors(path, tensors, header)
 
 
@@ -110,7 +136,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             text = (file.metadata() or {}).get("tenshot")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
         header = json.loads(text) if text is not None else None
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise TenshotError(f"{path} is damaged or not a .safetensors file ({error})") from error
     if not isinstance(header, dict):
         raise TenshotError(f"{path} was not written by tenshot: it has no tenshot header")
@@ -120,6 +146,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def fill(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
     """Copy tensors into a network; each must be there, of the right shape, finite, and none left over.
 
+    A network without memory of its own (on the device `meta`) gets some once the shapes are known to fit.
     Raises TenshotError with one sentence per fault, at most five.
     """
     wanted = network.state_dict()
@@ -129,24 +156,59 @@ def fill(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
         given, expected = tuple(tensors[name].shape), tuple(wanted[name].shape)
         if given != expected:
             faults.append(f"{name} has shape {list(given)}, expected {list(expected)}")
-        elif not torch.isfinite(tensors[name]).all():
+        elif not tensors[name].is_floating_point():
+            faults.append(f"{name} holds {str(tensors[name].dtype).removeprefix('torch.')}, not real numbers")
+        elif not torch.isfinite(tensors[name].float()).all():
             faults.append(f"{name} holds values that are not finite")
     if faults:
         more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise TenshotError(f"{where}: {'; '.join(sorted(faults)[:5])}{more}")
+    if any(tensor.is_meta for tensor in wanted.values()):
+        network.to_empty(device="cpu")
     network.load_state_dict(tensors)
+
+
+def empty(kind: type[_N], spec: GeneratorSpec | DiscriminatorSpec) -> _N:
+    """A network that takes no memory and draws no random numbers; `fill` it. Raises ValueError for a bad spec."""
+    sizes = pixel_sizes(spec.resolution)
+    if len(spec.channels) != len(sizes):
+        raise ValueError(
+            f"{len(spec.channels)} channel counts for the {len(sizes)} sizes up to {spec.resolution} px"
+        )
+    numbers = [*spec.channels, *([spec.latent_size] if isinstance(spec, GeneratorSpec) else [])]
+    if not all(1 <= number <= _LARGEST for number in numbers):
+        raise ValueError(f"layers of {numbers} channels; between 1 and {_LARGEST:,} are possible")
+    if isinstance(spec, GeneratorSpec) and not 0 <= spec.mapping_depth <= _DEEPEST:
+        raise ValueError(f"{spec.mapping_depth} mapping layers; at most {_DEEPEST} are possible")
+    with torch.device("meta"):
+        return kind(spec)
 
 
 def file_digest(path: Path) -> str:
     """sha256 of a file, hexadecimal."""
     with told_as_sentence("read", path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while piece := file.read(2**20):
+            digest.update(piece)
+        return digest.hexdigest()
+
+
+def _not_finite(tensor: Tensor, dtype: torch.dtype) -> str:
+    if torch.isfinite(tensor).all():
+        return f"is too large for {str(dtype).removeprefix('torch.')}; save it as float32"
+    return "holds values that are not finite: the training diverged"
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
 
 
-def _spec(key: str, values: dict[str, Any]) -> Any:
-    spec = {"generator": GeneratorSpec, "discriminator": DiscriminatorSpec}[key]
-    return spec(**{k: tuple(map(int, v)) if isinstance(v, list) else int(v) for k, v in values.items()})
+def _empty(key: str, values: dict[str, Any]) -> Any:
+    numbers = {k: tuple(map(int, v)) if isinstance(v, list) else int(v) for k, v in values.items()}
+    if key == "generator":
+        return empty(Generator, GeneratorSpec(**numbers))
+    return empty(Discriminator, DiscriminatorSpec(**numbers))
+
+
+def _fault(error: Exception) -> str:
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)

@@ -31,7 +31,12 @@ def show(console: Console, config: RunConfig, source: Model, intake: ImageSet) -
 
 def _layer_table(adaptation: Adaptation) -> Table:
     table = Table(title="what trains")
-    for heading, justify in (("network", "left"), ("layer", "left"), ("parameters", "right"), ("train", "right")):
+    for heading, justify in (
+        ("network", "left"),
+        ("layer", "left"),
+        ("parameters", "right"),
+        ("train", "right"),
+    ):
         table.add_column(heading, justify=justify)
     table.add_column("filters the method may prune or preserve", justify="right")
     for row in _layers(adaptation):

@@ -50,13 +50,13 @@ def ramp(step: int, warmup: int, settle: int) -> float:
     return 1.0 - (1.0 - (step - warmup) / (settle - warmup)) ** 3
 
 
-def cumulative_weights(importance: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-    """The share of the layer's importance that the first k filters of an order carry together.
+def cumulative_weights(importance: Tensor, order: Tensor) -> Tensor:
+    """C_k = w_1 + ... + w_k, the share of the importance that the first k filters of an order carry together.
 
-    `[count], [count] -> order, C`, both `[count]`: C_k = w_1 + ... + w_k with w = importance / sum, in float64.
+    `[count], [count] -> [count]`, w = importance / sum, in float64.
     """
     weights = importance.double()[order]
-    return order, weights.cumsum(0) / weights.sum().clamp_min(torch.finfo(torch.float64).tiny)
+    return weights.cumsum(0) / weights.sum()
 
 
 def decide(
@@ -75,14 +75,18 @@ def decide(
     How many that is follows from how concentrated the layer's importance is; nobody sets a ratio.
 
     Filters pruned before count towards `prune_mass` with the importance they had, so deciding again with the same
-    importances changes nothing. Without `revive` they stay pruned; with it each fate is decided afresh.
+    importances changes nothing. Without `revive` they stay pruned; with it each fate is decided afresh. A layer whose
+    importances say nothing (all zero, or not finite) keeps the fates it had.
     """
+    total = importance.double().sum()
+    if not torch.isfinite(total) or total <= 0:
+        return before
     count = len(importance)
     was_pruned = before == Fate.PRUNE
     bound = was_pruned if not revive else torch.zeros_like(was_pruned)
     ranked = torch.where(bound, -1.0, importance.double())  # the bound ones first, whatever their importance
-    order, mass = cumulative_weights(importance, torch.argsort(ranked, stable=True))
-    is_light = mass <= prune_mass + _ROUNDING
+    order = torch.argsort(ranked, stable=True)
+    is_light = (cumulative_weights(importance, order) <= prune_mass + _ROUNDING) & (prune_mass > 0)
 
     most = min(int(guards.max_ratio * count), count - guards.min_alive)
     most = min(most, int(was_pruned.sum()) + max(1, int(guards.max_new * count)))
@@ -90,8 +94,8 @@ def decide(
     pruned[order[: max(min(int(is_light.sum()), most), int(bound.sum()))]] = True
 
     living = torch.where(pruned, 0.0, importance.double())
-    order, mass = cumulative_weights(living, torch.argsort(living, stable=True))
-    is_heavy = mass > 1.0 - preserve_mass + _ROUNDING
+    order = torch.argsort(living, stable=True)
+    is_heavy = cumulative_weights(living, order) > 1.0 - preserve_mass + _ROUNDING
     preserved = torch.zeros_like(was_pruned)
     preserved[order[is_heavy]] = True
 

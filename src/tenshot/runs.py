@@ -1,18 +1,19 @@
 """A run's folder: settings, shots as they were used, journals, sample sheets, checkpoints, the result.
 
-    config.json        every setting; a valid input for the next run
-    shots/             the prepared images, so that resuming needs nothing from outside
-    stats.jsonl        one line a step: losses, seconds
-    decisions.jsonl    one line a decision of a pruning method: every layer's ratios and importances
-    samples/           one sheet of the same latents every `sample_every` steps
-    checkpoints/       the newest two; each is enough to resume exactly
-    model.safetensors  the adapted generator
-    sheet.png          shots, source and result, side by side
+config.json        every setting; a valid input for the next run
+shots/             the prepared images, so that resuming needs nothing from outside
+stats.jsonl        one line a step: losses, seconds
+decisions.jsonl    one line a decision of a pruning method: every layer's ratios and importances
+samples/           one sheet of the same latents every `sample_every` steps
+checkpoints/       the newest two; each is enough to resume exactly
+model.safetensors  the adapted generator
+sheet.png          shots, source and result, side by side
 """
 
 import json
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class RunDir:
         self.checkpoints = path / "checkpoints"
         self.model = path / "model.safetensors"
         self.sheet = path / "sheet.png"
+        self._made: list[Path] = []  # folders that were not there before, the innermost first
 
     @classmethod
     def create(cls, path: Path, *, overwrite: bool = False) -> "RunDir":
@@ -51,8 +53,13 @@ class RunDir:
             run._clear()
         elif path.is_dir() and any(path.iterdir()):
             raise TenshotError(f"{path} is a folder with other things in it: choose another --out")
-        for folder in (run.shots, run.samples, run.checkpoints):
-            make_folder(folder)
+        run._made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        try:
+            for folder in (run.shots, run.samples, run.checkpoints):
+                make_folder(folder)
+        except TenshotError:
+            run.discard()
+            raise
         return run
 
     def _clear(self) -> None:
@@ -69,9 +76,12 @@ class RunDir:
     def discard(self) -> None:
         """Take back what `create` made: for a run that failed before its first checkpoint."""
         if not self.latest_checkpoint():
-            self._clear()
-            if self.path.is_dir() and not any(self.path.iterdir()):
-                self.path.rmdir()
+            with suppress(
+                TenshotError, OSError
+            ):  # a folder that is not empty stays; why the run failed matters more
+                self._clear()
+                for folder in self._made:
+                    folder.rmdir()
 
     def append(self, journal: str, entry: dict[str, Any]) -> None:
         """One JSON line to `<journal>.jsonl`."""

@@ -36,7 +36,9 @@ def generate(
         wanted = list(seeds[start : start + batch])
         padded = wanted + wanted[:1] * (batch - len(wanted))
         w = generator.map(latents(padded, generator.spec.latent_size).to(device))
-        images = generator.synthesise(generator.spread(generator.truncate(w, truncation)), noises(padded, generator))
+        images = generator.synthesise(
+            generator.spread(generator.truncate(w, truncation)), noises(padded, generator)
+        )
         yield to_uint8(images[: len(wanted)])
 
 
@@ -48,7 +50,16 @@ def generate_images(model: Model, seeds: Iterable[int], *, truncation: float = 1
     seeds = list(seeds)
     if not seeds or min(seeds) < 0:
         raise TenshotError(f"seeds are {seeds[:3]}: give at least one, none negative")
+    check_truncation(truncation)
     return torch.cat(list(generate(model.generator, seeds, truncation=truncation)))
+
+
+def check_truncation(truncation: float) -> None:
+    """Raises TenshotError for a number that gives no sensible images."""
+    if not 0 <= truncation <= 2:
+        raise TenshotError(
+            f"truncation is {truncation}: 0 gives the mean image, 1 leaves all as trained, 2 is the most"
+        )
 
 
 def to_uint8(images: Tensor) -> Tensor:

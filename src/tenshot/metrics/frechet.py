@@ -63,9 +63,9 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
     """Frechet distance of two Gaussians fitted to the two sets: >= 0, in squared feature units, 0 for the
     same set.
 
-    tr (S_a S_b)^(1/2) is the sum of the singular values of S_a^(1/2) S_b^(1/2), with symmetric roots from an
-    eigendecomposition. Unlike a Schur square root of the product, this stays real and finite for singular
-    covariances and needs no diagonal offset.
+    With S = F F^T for each set, tr (S_a S_b)^(1/2) is the sum of the singular values of F_a^T F_b; the
+    factors come from an eigendecomposition. Unlike a Schur square root of the product, this stays real and
+    finite for singular covariances and needs no diagonal offset.
 
     Args:
         a: features `[n, d]`, or their moments.
@@ -90,13 +90,13 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
             "rank-deficient, the value is biased and comparable only at equal sample counts",
             stacklevel=2,
         )
-    cross = torch.linalg.svdvals(symmetric_root(cov_a) @ symmetric_root(cov_b)).sum()
+    cross = torch.linalg.svdvals(factor(cov_a).T @ factor(cov_b)).sum()
     distance = (a.mean - b.mean).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross
     return max(distance.item(), 0.0)  # rounding can leave -1e-12
 
 
-def symmetric_root(cov: Tensor) -> Tensor:
-    """Square root of a symmetric positive semi-definite matrix; eigenvalues within rounding of 0 are 0."""
+def factor(cov: Tensor) -> Tensor:
+    """F `[d, rank]` with F F^T = cov, of `[d, d]`; eigenvalues within rounding of 0 count as 0."""
     values, vectors = torch.linalg.eigh(cov)
-    noise = len(cov) * torch.finfo(cov.dtype).eps * values[-1].clamp(min=0)
-    return (vectors * torch.where(values > noise, values, 0).sqrt()) @ vectors.T
+    alive = values > len(cov) * torch.finfo(cov.dtype).eps * values[-1]
+    return vectors[:, alive] * values[alive].sqrt()
