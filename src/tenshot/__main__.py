@@ -1,5 +1,6 @@
 """The command `tenshot`: finds the verb, imports only what it needs, turns faults into sentences and exit codes."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -59,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TenshotError as error:
         print(f"tenshot {verb}: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
+    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print(f"tenshot {verb}: stopped", file=sys.stderr)
         return 130

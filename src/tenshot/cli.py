@@ -23,14 +23,14 @@ from tenshot.sampling import generate as sample
 from tenshot.seeds import parse_seeds, write_images
 
 _T = TypeVar("_T")
-_Path = Annotated[str | None, arg(metavar="PATH")]
+_Path = Annotated[str | None, arg(metavar="PATH", help_behavior_hint="")]
 
 
 @dataclass(frozen=True)
 class _Settings(RunConfig):
     """What the result depends on; kept in the run's config.json."""
 
-    shots: Annotated[Positional[str], arg(metavar="SHOTS")] = ""
+    shots: Annotated[Positional[str], arg(metavar="SHOTS", help_behavior_hint="")] = ""
     """The images of the new domain: a folder, a zip, a folder in a zip (art.zip/shots), or one image."""
     method: Suppress[Method] = field(default_factory=Dap)
 

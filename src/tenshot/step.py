@@ -75,7 +75,7 @@ def _adam(network: torch.nn.Module, config: RunConfig, every: int) -> torch.opti
     ratio = every / (every + 1) if every else 1.0
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     betas = (config.beta1**ratio, 0.99**ratio)
-    return torch.optim.Adam(trained, lr=config.lr * ratio, betas=betas, eps=1e-8)
+    return torch.optim.Adam(trained, lr=config.lr * ratio, betas=betas, eps=1e-8, fused=True)
 
 
 def run_step(run: Adaptation, step: int) -> Stats:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from tenshot.errors import TenshotError
 from tenshot.filters import Fate, Fates, FilterGroup, apply_fates_, mask_gradients_, sample_gates
 from tenshot.fisher import Importance, gate_fisher, weight_fisher
 from tenshot.losses import discriminator_loss, generator_loss
@@ -52,6 +53,21 @@ class Dap(Method):
     fisher_samples: int = 8
     """Samples of each `weight` estimate."""
     guards: Guards = Guards()
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise TenshotError(f"--dap.every is {self.every}: it must be at least 1")
+        if not 0 <= self.prune_mass < 1:
+            raise TenshotError(f"--dap.prune-mass is {self.prune_mass}: it must be at least 0 and below 1")
+        if not 0 <= self.warmup <= self.settle <= 1:
+            raise TenshotError(
+                f"--dap.warmup is {self.warmup} but --dap.settle is {self.settle}: "
+                "both are shares of the run from 0 to 1, and warm-up comes first"
+            )
+        for name in ("preserve_mass", "beta"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise TenshotError(f"--dap.{name.replace('_', '-')} is {value}: it must be between 0 and 1")
 
     def needs_discriminator_ema(self) -> bool:
         return self.estimator == "weight"

@@ -1,0 +1,44 @@
+"""Augmentation keeps what it should and can be differentiated as often as R1 needs."""
+
+import torch
+from tenshot.augment import diffaug, flip
+from tenshot.randomness import generator_for
+
+
+def rng(seed=0):
+    return generator_for(seed, "test")
+
+
+def test_flip_mirrors_about_half_of_the_images_and_only_left_to_right():
+    images = torch.rand(400, 3, 4, 4)
+    flipped = flip(images, rng())
+    mirrored = [torch.equal(b, a.flip(2)) for a, b in zip(images, flipped, strict=True)]
+    kept = [torch.equal(a, b) for a, b in zip(images, flipped, strict=True)]
+    assert all(m or k for m, k in zip(mirrored, kept, strict=True))
+    assert 150 < sum(mirrored) < 250
+
+
+def test_diffaug_depends_on_the_generator_alone():
+    images = torch.rand(4, 3, 16, 16)
+    assert torch.equal(diffaug(images, rng(1)), diffaug(images, rng(1)))
+    assert not torch.equal(diffaug(images, rng(1)), diffaug(images, rng(2)))
+
+
+def test_diffaug_hides_at_most_a_quarter_and_an_eighth_at_the_border():
+    images = torch.ones(200, 3, 32, 32)
+    seen = (diffaug(images, rng()).abs().sum(dim=1) > 0).float().mean(dim=(1, 2))
+    assert seen.min() >= 1 - 0.25 - 2 * 4 / 32
+    assert seen.max() > 0.85  # a square in the corner hides little
+
+
+def test_every_image_is_augmented_by_itself():
+    image = torch.rand(1, 3, 16, 16).expand(8, -1, -1, -1)
+    augmented = diffaug(image, rng())
+    assert all(not torch.equal(augmented[0], other) for other in augmented[1:])
+
+
+def test_diffaug_has_right_first_and_second_derivatives():
+    images = torch.rand(2, 3, 8, 8, dtype=torch.float64, requires_grad=True)
+    squared = lambda x: diffaug(x, rng(3)).square()  # noqa: E731
+    assert torch.autograd.gradcheck(squared, images)
+    assert torch.autograd.gradgradcheck(squared, images)

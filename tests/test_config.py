@@ -1,0 +1,71 @@
+"""Settings: what is written can be read, what makes no sense stops with a sentence."""
+
+import json
+
+import pytest
+from tenshot.config import RunConfig, build_method, read_config
+from tenshot.errors import TenshotError
+from tenshot.methods import METHODS, Dap, Finetune
+from tenshot.pruning import Guards
+
+
+@pytest.mark.parametrize("method", [Finetune(), Dap(), Dap(estimator="weight", beta=0.5, guards=Guards(max_ratio=0.2))])
+def test_what_is_written_is_read_back_equal(tmp_path, method):
+    config = RunConfig(shots="some/where", method=method, steps=77, augment="flip", lr=0.001)
+    (tmp_path / "config.json").write_text(config.to_json())
+    assert read_config(tmp_path / "config.json") == config
+
+
+def test_a_method_keeps_its_settings_under_its_own_name():
+    values = json.loads(RunConfig(shots="x", method=Dap(prune_mass=0.3)).to_json())
+    assert values["method"] == "dap" and values["dap"]["prune_mass"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stepps": 5}, "unknown setting stepps; known are shots, source"),
+        ({"dap": {"prune": 1}}, "unknown setting prune; known are"),
+        ({"dap": {"guards": {"max": 1}}}, "unknown setting max"),
+        ({"dap": 3}, "expected an object of settings for Dap, found 3"),
+        ({"steps": "many"}, "steps is 'many'"),
+        ({"steps": True}, "steps is True"),
+        ({"augment": "blur"}, "augment is 'blur'"),
+        ({"steps": 0}, "--steps is 0: it must be at least 1"),
+        ({"mixing": 1.5}, "--mixing is 1.5: it must be between 0 and 1"),
+        ({"lr": -1}, "--lr is -1.0: it must be at least 0.0"),
+        ({"method": "magic"}, "there is no method 'magic'; known are dap, finetune"),
+        ({"method": "dap", "dap": {"every": 0}}, "--dap.every is 0: it must be at least 1"),
+        ({"dap": {"warmup": 0.9, "settle": 0.5}}, "--dap.warmup is 0.9 but --dap.settle is 0.5"),
+        ({"dap": {"prune_mass": 1.0}}, "--dap.prune-mass is 1.0: it must be at least 0 and below 1"),
+    ],
+)
+def test_settings_that_make_no_sense_stop_with_a_sentence(tmp_path, change, message):
+    values = json.loads(RunConfig(shots="x").to_json()) | change
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(TenshotError) as error:
+        read_config(tmp_path / "config.json")
+    assert message in str(error.value)
+
+
+def test_a_setting_without_default_is_named_when_missing(tmp_path):
+    (tmp_path / "config.json").write_text('{"steps": 3}')
+    with pytest.raises(TenshotError, match="missing setting shots"):
+        read_config(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", ""])
+def test_a_file_that_is_no_json_object_is_refused(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(TenshotError, match=r"config\.json (is not JSON|holds no JSON object)"):
+        read_config(tmp_path / "config.json")
+
+
+def test_a_whole_number_is_taken_for_a_fraction():
+    assert build_method("dap", {"warmup": 0}).warmup == 0.0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_says_where_it_is_from(name):
+    method = METHODS[name]
+    assert method.name == name and method.paper and method.__doc__
