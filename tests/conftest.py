@@ -11,7 +11,7 @@ from tenshot.sampling import measure_latent_avg_
 
 
 def make_tiny(resolution=16, channels=(16, 16, 16), latent_size=16, mapping_depth=2, seed=0) -> Model:
-    """A pair of networks with random weights, biases and noise strengths; the same seed gives the same weights."""
+    """A pair of networks with random weights, biases and noise strengths; one seed, one pair."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         generator = Generator(GeneratorSpec(resolution, tuple(channels), latent_size, mapping_depth))

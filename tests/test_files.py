@@ -1,7 +1,7 @@
 """Writing all or nothing, whatever the disk says."""
 
-import builtins
 import errno
+import io
 import os
 import resource
 import tempfile
@@ -77,7 +77,7 @@ def test_a_disk_that_fills_while_writing_leaves_the_old_file_and_no_other(old, m
         """A file that takes ten bytes."""
 
         def __init__(self, handle, mode):
-            self.file = builtins.open(handle, mode, buffering=0)
+            self.file = io.FileIO(handle, mode)
 
         def __enter__(self):
             return self

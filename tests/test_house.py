@@ -1,4 +1,4 @@
-"""The papers of the house: versions agree, everything that ships has a licence and a card, and the cards are right."""
+"""The papers of the house: versions agree, all that ships has a licence, cards tell the truth."""
 
 import re
 from pathlib import Path

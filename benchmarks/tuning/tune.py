@@ -21,6 +21,7 @@ from tenshot.data import load_images
 from tenshot.metrics import score
 from tenshot.models import load_model
 from tenshot.sampling import generate
+from tenshot.sheets import grid, save_png
 
 NAMES = ("fd_efflite_2k", "kd_efflite_2k", "intra_dist_1k", "copy_rate_1k", "prdc_2k")
 
@@ -42,7 +43,7 @@ def main() -> None:
         except FileExistsError:
             continue
         try:
-            line = json.dumps(run(spec, options.data))
+            line = json.dumps(run(spec, options.data, options.results.parent / "cache"))
             with options.results.open("a") as file:
                 file.write(line + "\n")
         finally:
@@ -59,8 +60,9 @@ def done(results: Path) -> list[dict]:
     return [json.loads(line)["spec"] for line in results.read_text().splitlines()] if results.exists() else []
 
 
-def run(spec: dict, data: Path) -> dict:
+def run(spec: dict, data: Path, cache: Path) -> dict:
     """One adaptation, scored at the end and at the steps listed under "score_at"."""
+    cache.mkdir(exist_ok=True)
     settings = dict(spec)
     domain, score_at = settings.pop("domain"), settings.pop("score_at", [])
     name = settings.pop("method")
@@ -76,17 +78,19 @@ def run(spec: dict, data: Path) -> dict:
         losses.append(run_step(run_, step))
         if step + 1 in score_at or step + 1 == config.steps:
             elapsed = time.perf_counter() - started
-            scores[step + 1] = evaluate(run_.nets.ema, shots.images, data / f"{domain}.zip", config.steps, elapsed)
+            scores[step + 1] = evaluate(run_.nets.ema, shots.images, data / f"{domain}.zip", cache, elapsed)
+            picture = f"{domain}-{name}-{hash_of(spec):x}-{step + 1}.png"
+            save_png(grid(torch.cat(list(generate(run_.nets.ema, range(40)))), 10), cache / picture)
             d_now = [entry["d"] for entry in losses[-50:]]
             print(json.dumps(spec), step + 1, scores[step + 1], f"d {sum(d_now) / len(d_now):.3f}", flush=True)
     last = {d["network"]: {k: [v["pruned"], v["preserved"]] for k, v in d["layers"].items()} for d in decisions}
     return {"spec": spec, "scores": scores, "fates": last, "seconds": round(time.perf_counter() - started, 1)}
 
 
-def evaluate(generator, shots, archive: Path, steps: int, elapsed: float) -> dict:
+def evaluate(generator, shots, archive: Path, cache: Path, elapsed: float) -> dict:
     reals = load_images(archive / "heldout", generator.spec.resolution, limit=2000).images
     fakes = torch.cat(list(generate(generator, range(2000))))
-    found = score(fakes, reals, shots, names=NAMES[: 5 if len(reals) >= 1000 else 3])
+    found = score(fakes, reals, shots, names=NAMES, cache_dir=cache)
     numbers = {n: {k: v for k, v in r.items() if isinstance(v, float)} for n, r in found.items()}
     return {"elapsed": round(elapsed, 1), **numbers}
 

@@ -1,4 +1,4 @@
-"""The command `tenshot`: finds the verb, imports only what it needs, turns faults into sentences and exit codes."""
+"""The command `tenshot`: finds the verb, imports only what it needs, turns faults into exit codes."""
 
 import os
 import sys
@@ -19,11 +19,11 @@ verbs
 {verbs}
 
 try
-  tenshot adapt examples/robots --out runs/robots        robots from faces, minutes on a laptop
+  tenshot adapt examples/robots --out runs/robots      robots from faces, minutes on a laptop
   tenshot generate runs/robots --seeds 0-99 --out robots.zip
-  tenshot adapt --resume runs/robots                     go on with a run that was stopped
+  tenshot adapt --resume runs/robots                   go on with a run that was stopped
   tenshot adapt my_images --steps 1000 --dap.prune-mass 0.02 --dry-run
-  tenshot convert 550000.pt church256.safetensors        then: tenshot adapt ... --source church256.safetensors
+  tenshot convert 550000.pt church256.safetensors      then: adapt ... --source church256.safetensors
 
   tenshot VERB --help       every option of a verb
   tenshot --version

@@ -35,12 +35,19 @@ class _Settings(RunConfig):
     method: Suppress[Method] = field(default_factory=Dap)
 
 
-_ADAPT_FLAGS: list[tuple[str, Any, Any]] = [
-    ("out", _Path, "Folder of the run. Default: runs/NAME, after the shots."),
-    ("overwrite", bool, "Replace a run that is in the folder."),
-    ("dry_run", bool, "Print the settings, what trains, and an estimate of time and memory; change nothing."),
-    ("resume", _Path, "Continue the run in this folder from its newest checkpoint. Nothing else is needed."),
-    ("config", _Path, "Start from the settings of this file, for example another run's config.json."),
+def _flag(name: str, kind: Any, text: str) -> tuple[str, Any, Any]:
+    """Name, type with help, and default of a flag that is no setting of the run."""
+    return name, Annotated[kind, arg(help=text)], False if kind is bool else None
+
+
+_ADAPT_FLAGS = [
+    _flag("out", _Path, "Folder of the run. Default: runs/NAME, after the shots."),
+    _flag("overwrite", bool, "Replace a run that is in the folder."),
+    _flag(
+        "dry_run", bool, "Print the settings, what trains, an estimate of time and memory; change nothing."
+    ),
+    _flag("resume", _Path, "Continue the run in this folder from its newest checkpoint; takes nothing else."),
+    _flag("config", _Path, "Start from the settings of this file, for example another run's config.json."),
 ]
 
 
@@ -92,7 +99,7 @@ def _adapt_flags(arguments: list[str]) -> tuple[RunConfig, Any]:
     names = f"How to adapt: {', '.join(METHODS)}. Its own settings are below, as --{method.name}.NAME."
     extra = [
         ("method", Annotated[str, arg(help=names, metavar="NAME")], method.name),
-        *_extra_fields(),
+        *_ADAPT_FLAGS,
         (method.name, type(method), method),
     ]
     flags = make_dataclass(
@@ -112,13 +119,6 @@ def _adapt_flags(arguments: list[str]) -> tuple[RunConfig, Any]:
     return RunConfig(**values), parsed
 
 
-def _extra_fields() -> list[tuple[str, Any, Any]]:
-    return [
-        (name, Annotated[kind, arg(help=text)], False if kind is bool else None)
-        for name, kind, text in _ADAPT_FLAGS
-    ]
-
-
 def _values(config: RunConfig) -> dict[str, Any]:
     return {f.name: getattr(config, f.name) for f in fields(RunConfig)}
 
@@ -133,7 +133,7 @@ def _peek(arguments: list[str], flag: str) -> str | None:
 
 
 class _Signals:
-    """Ctrl-C and SIGTERM end the run after the step under way, with a checkpoint; a second Ctrl-C ends it at once."""
+    """Ctrl-C and SIGTERM end the run after the step under way, at a checkpoint; a second one at once."""
 
     def __init__(self, watch: ProgressLine) -> None:
         self.watch = watch
@@ -156,12 +156,12 @@ class _Signals:
 
 
 def _finished(console: Console, out: Path) -> int:
-    console.print(
-        f"\nsheet  {out / 'sheet.png'}\nmodel  {out / 'model.safetensors'}", soft_wrap=True, markup=False
+    lines = (
+        f"\nsheet  {out / 'sheet.png'}",
+        f"model  {out / 'model.safetensors'}",
+        f"next   tenshot generate {out} --seeds 0-99 --out {out}-images",
     )
-    console.print(
-        f"next   tenshot generate {out} --seeds 0-99 --out {out}-images", soft_wrap=True, markup=False
-    )
+    console.print("\n".join(lines), soft_wrap=True, markup=False)
     return 0
 
 
@@ -202,9 +202,8 @@ def generate(arguments: list[str]) -> int:
     model = load_model(flags.model)
     batches = sample(model.generator, seeds, truncation=flags.truncation, batch=flags.batch)
     images = write_images(batches, seeds, flags.out, flags.grid, flags.columns)
-    print(
-        f"{images} image{'s' * (images != 1)} of {model.resolution} px: {', '.join(filter(None, (flags.out, flags.grid)))}"
-    )
+    plural = "image" if images == 1 else "images"
+    print(f"{images} {plural} of {model.resolution} px: {', '.join(filter(None, (flags.out, flags.grid)))}")
     return 0
 
 
@@ -238,10 +237,10 @@ def convert(arguments: list[str]) -> int:
     images = torch.cat(list(sample(model.generator, range(24))))
     sheets.save_png(sheets.grid(images, 6), picture)
     spec = model.generator.spec
-    print(
-        f"{out}: {spec.resolution} px, channels {', '.join(map(str, spec.channels))} from 4 px up, latent {spec.latent_size}, "
-        f"mapping of {spec.mapping_depth} layers\nlook at {picture}: the images should be as you know them from the original"
-    )
+    channels = ", ".join(map(str, spec.channels))
+    print(f"{out}: {spec.resolution} px, channels {channels} from 4 px up,", end=" ")
+    print(f"latent {spec.latent_size}, mapping of {spec.mapping_depth} layers")
+    print(f"look at {picture}: the images should be as you know them from the original")
     return 0
 
 

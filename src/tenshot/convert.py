@@ -1,7 +1,7 @@
 """Checkpoints of other programs to tenshot's model files: names and layouts only, nothing is executed.
 
-rosinality's layout is a torch file with state dicts `g`, `g_ema`, `d` and perhaps a tensor `latent_avg`. Resolution, channel
-plan, latent size and mapping depth are read off the tensors.
+rosinality's layout is a torch file with state dicts `g`, `g_ema`, `d` and perhaps a tensor `latent_avg`.
+Resolution, channel plan, latent size and mapping depth are read off the tensors.
 """
 
 import argparse
@@ -30,8 +30,9 @@ def convert(path: Path) -> Model:
     missing = [key for key in ("g_ema", "d") if key not in checkpoint]
     if missing:
         raise TenshotError(
-            f"{path} has no {' and no '.join(missing)}, only {', '.join(map(str, checkpoint)) or 'nothing'}: adaptation needs "
-            "the averaged generator and its discriminator; save both, as rosinality's training script does"
+            f"{path} has no {' and no '.join(missing)}, only {', '.join(map(str, checkpoint)) or 'nothing'}: "
+            "adaptation needs the averaged generator and its discriminator; save both, as rosinality's "
+            "training script does"
         )
     g_tensors = _tensors(checkpoint["g_ema"], f"{path}, g_ema")
     d_tensors = _tensors(checkpoint["d"], f"{path}, d")
@@ -72,8 +73,8 @@ def _read(path: Path) -> dict[str, Any]:
         is_torch_file = start == b"PK" or start[:1] == b"\x80"  # a zip; older ones are a bare pickle
         if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise TenshotError(
-                f"{path} asks for {wanted[1]}: it holds objects other than tensors, or code, and was not opened. "
-                "Save plain state dicts under g_ema and d"
+                f"{path} asks for {wanted[1]}: it holds objects other than tensors, or code, "
+                "and was not opened. Save plain state dicts under g_ema and d"
             ) from error
         kind = "a damaged or foreign torch file" if is_torch_file else "not a torch checkpoint"
         raise TenshotError(f"{path} is {kind}: nothing can be read from it") from error

@@ -1,7 +1,8 @@
-"""Model files: one .safetensors with a generator, perhaps its discriminator, and a card that says what they are.
+"""Model files: one .safetensors with a generator, perhaps its discriminator, and a card on both.
 
-Tensors are named `generator.<name>` and `discriminator.<name>` in the rosinality layout, plus `<block>.gate` where filters
-are pruned. The metadata holds one JSON text under the key `tenshot`. Nothing in the file is ever executed.
+Tensors are named `generator.<name>` and `discriminator.<name>` in the rosinality layout, plus `<block>.gate`
+where filters are pruned. The metadata holds one JSON text under the key `tenshot`. Nothing in the file is
+ever executed.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ FORMAT = 1
 _LARGEST, _DEEPEST = (
     16384,
     64,
-)  # channels and mapping layers; a header that asks for more is damaged or hostile
+)  # channels and mapping layers; a header with more is damaged or hostile
 _N = TypeVar("_N", Generator, Discriminator)
 
 EMBEDDED = Path(__file__).parent / "sources"
@@ -55,7 +56,7 @@ def embedded_sources() -> list[str]:
 def find_model(name: str | Path) -> Path:
     """The file behind an embedded source's name, a model file, or a run folder. Raises TenshotError."""
     path = Path(name)
-    is_folder = os.path.isdir(path)
+    is_folder = os.path.isdir(name)
     path = path / "model.safetensors" if is_folder else path
     if os.path.isfile(path):
         return path
@@ -81,15 +82,12 @@ def load_model(name: str | Path) -> Model:
         )
     tensors, header = read_tensors(path)
     try:
-        if header["format"] > FORMAT:
-            raise TenshotError(
-                f"{path} is of format {header['format']}, newer than this tenshot: upgrade tenshot"
-            )
+        if (version := header["format"]) > FORMAT:
+            raise TenshotError(f"{path} is of format {version}, newer than this tenshot: upgrade tenshot")
         card = dict(header["card"])
         generator = _empty("generator", header["generator"])
-        discriminator = (
-            _empty("discriminator", header["discriminator"]) if header.get("discriminator") else None
-        )
+        described = header.get("discriminator")
+        discriminator = _empty("discriminator", described) if described else None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TenshotError(
             f"{path} is not a model file of tenshot: its header is damaged ({_fault(error)})"
@@ -101,7 +99,7 @@ def load_model(name: str | Path) -> Model:
 
 
 def check_pair(model: Model, where: str) -> Model:
-    """The model, if its discriminator, where it has one, judges what its generator makes. Raises TenshotError."""
+    """The model, if generator and discriminator are of one resolution. Raises TenshotError."""
     if model.discriminator is not None and model.discriminator.spec.resolution != model.resolution:
         raise TenshotError(
             f"{where}: the generator makes {model.resolution} px, the discriminator judges "
@@ -169,7 +167,7 @@ def fill(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
 
 
 def empty(kind: type[_N], spec: GeneratorSpec | DiscriminatorSpec) -> _N:
-    """A network that takes no memory and draws no random numbers; `fill` it. Raises ValueError for a bad spec."""
+    """A network without memory (on the device `meta`), to be filled. Raises ValueError for a bad spec."""
     sizes = pixel_sizes(spec.resolution)
     if len(spec.channels) != len(sizes):
         raise ValueError(
@@ -181,7 +179,7 @@ def empty(kind: type[_N], spec: GeneratorSpec | DiscriminatorSpec) -> _N:
     if isinstance(spec, GeneratorSpec) and not 0 <= spec.mapping_depth <= _DEEPEST:
         raise ValueError(f"{spec.mapping_depth} mapping layers; at most {_DEEPEST} are possible")
     with torch.device("meta"):
-        return kind(spec)
+        return kind(spec)  # pyright: ignore[reportArgumentType], a network and its own kind of spec
 
 
 def file_digest(path: Path) -> str:
@@ -204,7 +202,9 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _empty(key: str, values: dict[str, Any]) -> Any:
-    numbers = {k: tuple(map(int, v)) if isinstance(v, list) else int(v) for k, v in values.items()}
+    numbers: dict[str, Any] = {
+        k: tuple(map(int, v)) if isinstance(v, list) else int(v) for k, v in values.items()
+    }
     if key == "generator":
         return empty(Generator, GeneratorSpec(**numbers))
     return empty(Discriminator, DiscriminatorSpec(**numbers))

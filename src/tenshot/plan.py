@@ -10,7 +10,9 @@ from rich.table import Table
 
 from tenshot.config import RunConfig
 from tenshot.data import ImageSet
+from tenshot.methods.base import Network
 from tenshot.models import Model
+from tenshot.nets import Discriminator, Generator
 from tenshot.step import Adaptation, begin, run_step
 
 MEASURED_STEPS = 8
@@ -22,23 +24,18 @@ def show(console: Console, config: RunConfig, source: Model, intake: ImageSet) -
     adaptation = begin(config, source, intake.images)
     console.print(_layer_table(adaptation))
     seconds, gibibytes = _measure(adaptation)
-    minutes = seconds * config.steps / 60
-    console.print(
-        f"about {minutes:.1f} minutes: {config.steps} steps of {seconds:.2f} s, measured on {MEASURED_STEPS} steps here; "
-        f"peak memory {gibibytes:.1f} GiB"
-    )
+    total = seconds * config.steps
+    time_needed = f"{total / 60:.1f} minutes" if total >= 60 else f"{total:.0f} seconds"
+    measured = f"{config.steps} steps of {seconds:.2f} s, measured on {MEASURED_STEPS} steps here"
+    console.print(f"about {time_needed}: {measured}\npeak memory {gibibytes:.1f} GiB", soft_wrap=True)
 
 
 def _layer_table(adaptation: Adaptation) -> Table:
     table = Table(title="what trains")
-    for heading, justify in (
-        ("network", "left"),
-        ("layer", "left"),
-        ("parameters", "right"),
-        ("train", "right"),
-    ):
-        table.add_column(heading, justify=justify)
-    table.add_column("filters the method may prune or preserve", justify="right")
+    for heading in ("network", "layer"):
+        table.add_column(heading)
+    for heading in ("parameters", "train", "filters the method may prune or preserve"):
+        table.add_column(heading, justify="right")
     for row in _layers(adaptation):
         table.add_row(*row)
     return table
@@ -46,7 +43,11 @@ def _layer_table(adaptation: Adaptation) -> Table:
 
 def _layers(adaptation: Adaptation) -> Iterator[tuple[str, str, str, str, str]]:
     nets = adaptation.nets
-    for network, module in (("generator", nets.generator), ("discriminator", nets.discriminator)):
+    both: dict[Network, Generator | Discriminator] = {
+        "generator": nets.generator,
+        "discriminator": nets.discriminator,
+    }
+    for network, module in both.items():
         watched = [g for g in module.filter_groups() if adaptation.method.may_prune(network, g)]
         for name, layer in module.named_children():
             many = [(f"{name}.{key}", child) for key, child in layer.named_children()]
@@ -60,7 +61,7 @@ def _layers(adaptation: Adaptation) -> Iterator[tuple[str, str, str, str, str]]:
 
 
 def _measure(adaptation: Adaptation) -> tuple[float, float]:
-    """Seconds a step, and the process's peak memory in GiB. Both penalties occur in these steps or just before."""
+    """Seconds a step, and the process's peak memory in GiB."""
     run_step(adaptation, 0)
     started = time.perf_counter()
     for step in range(1, MEASURED_STEPS + 1):

@@ -1,7 +1,6 @@
 """The line that shows where a run stands: a bar in a terminal, a plain line now and then elsewhere."""
 
 import time
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,7 +11,7 @@ _SMOOTHING = 0.95
 
 
 class ProgressLine:
-    """A watcher for `loop.start`: shows step, time left, smoothed losses and the pruned share; can stop the run."""
+    """A watcher for `loop.start`: shows step, time left, smoothed losses, pruned share; can stop the run."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -39,9 +38,7 @@ class ProgressLine:
         self.bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
     def __call__(self, now: Step) -> bool:

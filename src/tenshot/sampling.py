@@ -28,8 +28,9 @@ def generate(
 ) -> Iterator[Tensor]:
     """Images of the seeds in order, `uint8 [n 3 r r]` with n <= batch at a time.
 
-    truncation: 1 = as trained, towards 0 = closer to the mean image. The network always sees full batches (the last one
-    is filled up and cut), so a seed's image does not depend on how many were asked for.
+    truncation: 1 = as trained, towards 0 = closer to the mean image. The network always sees full batches
+    (the last one is filled up and cut), so a seed's image does not depend on how many were asked for. Another
+    `batch` may change a few values by one level: a sum in another order is rounded the other way.
     """
     device = generator.latent_avg.device
     for start in range(0, len(seeds), batch):

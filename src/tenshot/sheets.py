@@ -66,7 +66,7 @@ def to_pillow(image: Tensor) -> Image.Image:
 def png(image: Image.Image) -> bytes:
     """An image as a PNG file's bytes."""
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
+    image.save(buffer, format="PNG", compress_level=4)  # 9 is 5 % smaller and ten times slower
     return buffer.getvalue()
 
 

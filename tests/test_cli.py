@@ -1,0 +1,467 @@
+"""The command line as a user meets it: words, files and exit codes."""
+
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tenshot import __version__, cli, loop
+from tenshot.__main__ import VERBS, main
+from tenshot.models import Model, load_model, save_model
+from tenshot.sampling import generate_images
+
+
+@pytest.fixture
+def adapt(tmp_path, tiny_source, shots):
+    """`tenshot adapt` of the ten images from the tiny source, four steps long."""
+
+    def run(*arguments, out="run", given=shots, source=tiny_source, steps=4):
+        fixed = f"--steps {steps} --batch 2 --sample-every 2 --checkpoint-every 2".split()
+        return main(
+            ["adapt", str(given), "--source", str(source), "--out", str(tmp_path / out), *fixed, *arguments]
+        )
+
+    return run
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
+
+
+def one_sentence(capsys, verb="adapt"):
+    """What was said on stderr: one line that begins with the verb."""
+    said = capsys.readouterr().err
+    assert said.startswith(f"tenshot {verb}: ") and said.count("\n") == 1
+    return said
+
+
+def raising(number, *, where=lambda *a: True, otherwise=lambda *a, **k: None):
+    def function(*arguments, **named):
+        if where(*arguments):
+            raise OSError(number, os.strerror(number))
+        return otherwise(*arguments, **named)
+
+    return function
+
+
+def python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+
+def test_help_lists_every_verb_and_imports_nothing_heavy():
+    code = (
+        "import sys; from tenshot.__main__ import main; code = main(['--help']);"
+        "print([name for name in ('torch', 'tyro', 'rich', 'numpy', 'PIL') if name in sys.modules], code)"
+    )
+    ran = python(code)
+    assert ran.stdout.endswith("\n[] 0\n") and ran.stderr == ""
+    assert all(
+        re.search(rf"^  {verb} +\w", ran.stdout, re.MULTILINE) for verb in ("adapt", "generate", "convert")
+    )
+
+
+def test_the_module_can_be_run_and_its_exit_code_is_the_commands():
+    ran = subprocess.run(
+        [sys.executable, "-m", "tenshot", "adpat"], capture_output=True, text=True, timeout=60
+    )
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == "tenshot: there is no verb 'adpat'; did you mean adapt?\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"], ["help"]])
+def test_help_is_given_when_nothing_else_is_asked(arguments, capsys):
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.startswith("usage: tenshot VERB")
+
+
+@pytest.mark.parametrize("flag", ["--version", "-V", "version"])
+def test_the_version_is_told(flag, capsys):
+    assert main([flag]) == 0
+    assert capsys.readouterr().out == f"tenshot {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("verb", "hint"), [("genrate", "did you mean generate?"), ("xyz", "there are adapt, generate, convert")]
+)
+def test_a_misspelt_verb_suggests_one_and_exits_with_2(verb, hint, capsys):
+    assert main([verb]) == 2
+    assert f"there is no verb '{verb}'; {hint}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_of_a_verb_has_a_command_to_copy(verb, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    said = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert f"For example: tenshot {verb} " in said
+    assert "RunConfig" not in said and "{None}" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["adapt", "x", "--stepps", "3"], "--steps"),
+        (["adapt", "x", "--dap.prune-mas", "3"], "--dap.prune-mass"),
+        (["adapt", "x", "--steps", "many"], "many"),
+        (["adapt", "x", "--augment", "mirror"], "diffaug"),
+        (["generate", "faces64", "--sedes", "3"], "--seeds"),
+        (["generate"], "MODEL"),
+        (["convert", "in.pt"], "OUT.safetensors"),
+    ],
+)
+def test_a_misspelt_option_exits_with_2_and_names_the_right_one(arguments, hint, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_adapt_makes_a_run(tmp_path, adapt, capsys):
+    assert adapt("--method", "finetune") == 0
+    run = tmp_path / "run"
+    assert {p.name for p in run.iterdir()} == {
+        *("config.json", "shots", "stats.jsonl", "samples", "checkpoints", "model.safetensors", "sheet.png")
+    }
+    assert [p.name for p in sorted((run / "samples").iterdir())] == ["000000.png", "000002.png", "000004.png"]
+    assert [p.stem for p in sorted((run / "checkpoints").iterdir())] == ["000002", "000004"]
+    assert len(list((run / "shots").iterdir())) == 10
+    steps = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in steps] == [1, 2, 3, 4]
+    assert all({"d", "g", "pruned", "seconds"} <= entry.keys() for entry in steps)
+    model = load_model(run)
+    assert model.card["kind"] == "adapted" and model.card["steps"] == 4 and model.card["shots"] == 10
+    said = capsys.readouterr().out
+    assert "10 used" in said and "step 4/4" in said
+    assert f"sheet  {run / 'sheet.png'}" in said and f"tenshot generate {run} --seeds" in said
+    with Image.open(run / "sheet.png") as sheet:
+        assert sheet.width == 10 * 98 - 2 + 28
+
+
+def test_a_folder_that_holds_a_run_is_refused_unless_it_may_be_overwritten(tmp_path, adapt, capsys):
+    adapt()
+    before = contents(tmp_path / "run")
+    capsys.readouterr()
+    assert adapt("--seed", "1") == 1
+    assert "holds a run already: resume it (--resume" in one_sentence(capsys)
+    assert contents(tmp_path / "run") == before
+    assert adapt("--seed", "1", "--overwrite", steps=3) == 0
+    after = contents(tmp_path / "run")
+    assert json.loads(after["config.json"])["seed"] == 1
+    assert "samples/000004.png" not in after and after["stats.jsonl"].count(b"\n") == 3
+
+
+def test_a_folder_with_other_things_in_it_is_refused_and_left_alone(tmp_path, adapt, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    for more in ([], ["--overwrite"]):
+        assert adapt(*more) == 1
+        assert "is a folder with other things in it: choose another --out" in one_sentence(capsys)
+    assert contents(tmp_path / "run") == {"thesis.txt": b"years of work"}
+
+
+def test_a_runs_config_repeats_the_run_bit_for_bit(tmp_path, adapt):
+    adapt(
+        "--seed", "5", "--method", "dap", "--dap.every", "1", "--dap.warmup", "0", "--dap.prune-mass", "0.1"
+    )
+    config = tmp_path / "run" / "config.json"
+    assert main(["adapt", "--config", str(config), "--out", str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / "config.json").read_bytes() == config.read_bytes()
+    for name in ("model.safetensors", "sheet.png", "checkpoints/000004.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+
+
+def test_flags_go_before_the_settings_of_a_config(tmp_path, adapt):
+    adapt("--seed", "5")
+    config, out = tmp_path / "run" / "config.json", tmp_path / "again"
+    assert (
+        main(["adapt", f"--config={config}", "--out", str(out), "--steps", "2", "--method", "finetune"]) == 0
+    )
+    first, second = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path / "run", out))
+    assert second.pop("method") == "finetune" and second.pop("finetune") == {} and second.pop("steps") == 2
+    assert second == {name: first[name] for name in second}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"shots": "x", "stepps": 3}', "unknown setting stepps; known are shots, source"),
+        ('{"shots": "x", "dap": {"evry": 3}}', "unknown setting evry; known are estimator"),
+        ('{"shots": "x", "steps": "3"}', "steps is '3', which does not fit its type"),
+        ('{"shots": "x", "steps": 0}', "--steps is 0: it must be at least 1"),
+        ('{"shots": "x", "method": "nope"}', "there is no method 'nope'; known are dap, finetune"),
+        ("[]", "holds no JSON object"),
+        ("{", "is not JSON"),
+    ],
+)
+def test_a_config_with_a_fault_is_refused(tmp_path, capsys, text, sentence):
+    (tmp_path / "c.json").write_text(text)
+    assert main(["adapt", "--config", str(tmp_path / "c.json")]) == 1
+    assert sentence in one_sentence(capsys)
+
+
+def test_a_config_that_is_not_there_is_told(tmp_path, capsys):
+    assert main(["adapt", "--config", str(tmp_path / "none.json")]) == 1
+    assert "cannot read" in one_sentence(capsys)
+
+
+def test_a_dry_run_tells_what_would_happen_and_writes_nothing(tmp_path, adapt, capsys):
+    before = contents(tmp_path)
+    assert adapt("--dry-run", "--method", "dap") == 0
+    said = capsys.readouterr().out
+    assert contents(tmp_path) == before and not (tmp_path / "run").exists()
+    assert '"steps": 4' in said and "to_rgbs.1" in said and "final_linear" in said
+    assert re.search(
+        r"about \d+ seconds: 4 steps of \d+\.\d\d s, measured on 8 steps here\npeak memory \d+\.\d GiB", said
+    )
+
+
+def folder_of(tmp_path, name, content):
+    folder = tmp_path / "given"
+    folder.mkdir()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def encoded(tmp_path, size, kind):
+    path = tmp_path / f"image.{kind}"
+    Image.effect_noise(size, 50).convert("RGB").save(path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("", lambda tmp_path: None, "holds nothing and no images"),
+        ("a.png", lambda tmp_path: b"hello, I am text", "looked at 1 file, none usable (a.png: "),
+        ("a.jpg", lambda tmp_path: encoded(tmp_path, (64, 64), "jpg")[:900], "none usable (a.jpg: "),
+        ("a.png", lambda tmp_path: encoded(tmp_path, (1, 1), "png"), "none usable (a.png: 1x1 pixels"),
+    ],
+    ids=["empty folder", "text", "truncated", "1x1"],
+)
+def test_images_that_are_none_end_in_a_sentence(tmp_path, adapt, capsys, name, content, sentence):
+    assert adapt(given=folder_of(tmp_path, name, content(tmp_path))) == 1
+    assert sentence in one_sentence(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_images_and_none_at_all_end_in_a_sentence(tmp_path, adapt, capsys):
+    assert adapt(given=tmp_path / "nowhere") == 1
+    assert "does not exist: check the spelling" in one_sentence(capsys)
+    assert main(["adapt"]) == 1
+    assert "no images were given" in one_sentence(capsys)
+
+
+def test_a_source_without_discriminator_is_refused(tmp_path, adapt, tiny_model, capsys):
+    save_model(tmp_path / "g.safetensors", Model(tiny_model.generator, None, {}))
+    assert adapt(source=tmp_path / "g.safetensors") == 1
+    assert "has no discriminator: adaptation needs the one it was trained with" in one_sentence(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_source_and_an_unknown_method_name_the_known(adapt, capsys):
+    assert adapt(source="face64") == 1
+    assert "there is no model 'face64'" in (said := one_sentence(capsys)) and "faces64" in said
+    assert adapt("--method", "rikc") == 1
+    assert "there is no method 'rikc'; known are dap, finetune" in one_sentence(capsys)
+
+
+def test_an_output_that_may_not_be_written_ends_in_a_sentence(tmp_path, adapt, monkeypatch, capsys):
+    monkeypatch.setattr(os, "mkdir", raising(errno.EACCES))
+    assert adapt() == 1
+    assert "permission denied; choose a folder that you may write to" in one_sentence(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_output_below_a_file_ends_in_a_sentence(tmp_path, adapt, capsys):
+    (tmp_path / "file").write_text("mine")
+    for out in ("file", "file/run"):
+        assert adapt(out=out) == 1
+        assert "part of the path is a file" in one_sentence(capsys)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_disk_that_is_full_of_folders_leaves_none(tmp_path, adapt, monkeypatch, capsys):
+    full = raising(errno.ENOSPC, where=lambda path, *_: "checkpoints" in str(path), otherwise=os.mkdir)
+    monkeypatch.setattr(os, "mkdir", full)
+    assert adapt(out="new/run") == 1
+    assert "the disk is full" in one_sentence(capsys)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("written", [0, 4, 10, 11])
+@pytest.mark.parametrize("is_there_before", [False, True])
+def test_a_disk_that_fills_up_before_the_first_checkpoint_leaves_nothing(
+    tmp_path, adapt, monkeypatch, capsys, written, is_there_before
+):
+    if is_there_before:
+        (tmp_path / "run").mkdir()
+    before, files = os.replace, []
+
+    def replace(source, target):  # ten shots, config.json, samples
+        files.append(target)
+        if len(files) > written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        before(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    assert adapt() == 1
+    assert len(files) == written + 1
+    assert "the disk is full; free some space" in one_sentence(capsys)
+    assert (tmp_path / "run").exists() == is_there_before
+    assert not is_there_before or list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_journal_that_cannot_grow_leaves_nothing(tmp_path, adapt, monkeypatch, capsys):
+    full = raising(errno.ENOSPC, where=lambda path, mode="r", *_, **__: mode == "a", otherwise=Path.open)
+    monkeypatch.setattr(Path, "open", full)
+    assert adapt("--method", "finetune") == 1
+    assert "stats.jsonl: the disk is full" in one_sentence(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_that_fills_up_later_keeps_a_run_that_resumes_to_the_same_model(
+    tmp_path, adapt, monkeypatch, capsys
+):
+    adapt(out="whole")
+    capsys.readouterr()
+    full = raising(errno.ENOSPC, where=lambda _, target: "000004" in str(target), otherwise=os.replace)
+    monkeypatch.setattr(os, "replace", full)
+    assert adapt() == 1
+    assert "the disk is full" in one_sentence(capsys)
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["000002.safetensors"]
+    monkeypatch.undo()
+    assert main(["adapt", "--resume", str(tmp_path / "run")]) == 0
+    whole, resumed = contents(tmp_path / "whole"), contents(tmp_path / "run")
+    assert resumed.keys() == whole.keys()
+    assert resumed["model.safetensors"] == whole["model.safetensors"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_the_run_at_a_checkpoint_from_which_it_resumes(
+    tmp_path, adapt, monkeypatch, capsys, number, code
+):
+    adapt(out="whole")
+    capsys.readouterr()
+
+    class Interrupted(cli.ProgressLine):
+        def __call__(self, now):
+            if now.step == 3:
+                signal.raise_signal(number)
+            return super().__call__(now)
+
+    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "ProgressLine", Interrupted)
+        assert adapt() == code
+    run = tmp_path / "run"
+    assert f"stopped after step 3 of 4; go on with `tenshot adapt --resume {run}`" in one_sentence(capsys)
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert (run / "checkpoints" / "000003.safetensors").is_file() and not (run / "model.safetensors").exists()
+    assert main(["adapt", "--resume", str(run)]) == 0
+    assert (run / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert main(["adapt", "--resume", str(run)]) == 1
+    assert "has finished its 4 steps: there is nothing to resume" in capsys.readouterr().err
+
+
+def test_a_second_ctrl_c_ends_at_once():
+    signals = cli._Signals(cli.ProgressLine(cli.Console(quiet=True)))
+    with pytest.raises(KeyboardInterrupt), signals:
+        signal.raise_signal(signal.SIGINT)
+        assert signals.watch.stopping
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_while_loading_is_not_a_traceback(adapt, monkeypatch, capsys):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "load_model", interrupted)
+    assert adapt() == 130
+    assert one_sentence(capsys) == "tenshot adapt: stopped\n"
+
+
+def test_a_stopped_run_is_told_with_the_code_of_ctrl_c():
+    assert loop.Stopped("x").exit_code == 130
+
+
+@pytest.mark.parametrize("more", [["--steps", "9"], ["--dry-run"], ["other_images"]])
+def test_resume_takes_no_other_settings(tmp_path, adapt, capsys, more):
+    run = str(tmp_path / "run")
+    assert main(["adapt", "--resume", run, *more]) == 1
+    assert f"leave out {' '.join(more)}, or begin a new run with --config {run}" in one_sentence(capsys)
+
+
+def test_there_is_nothing_to_resume_in_a_folder_without_a_run(tmp_path, capsys):
+    assert main(["adapt", f"--resume={tmp_path}"]) == 1
+    assert "is not a run's folder: it has no config.json" in one_sentence(capsys)
+
+
+@pytest.mark.parametrize(
+    ("shots", "name"),
+    [("shots", "shots"), (".", "here"), ("a.b", "a.b"), ("art.zip/cats", "cats"), ("x.zip", "x")],
+)
+def test_a_run_is_named_after_its_images(tmp_path, monkeypatch, shots, name):
+    (tmp_path / "here" / "a.b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    assert cli._default_out(shots) == Path("runs") / name
+
+
+def test_generate_writes_images_of_the_seeds(tmp_path, tiny_source, tiny_model, capsys):
+    out, grid = tmp_path / "images", tmp_path / "grid.png"
+    assert main(["generate", str(tiny_source), "--seeds", "5,2", "--out", str(out), "--grid", str(grid)]) == 0
+    assert capsys.readouterr().out == f"2 images of 16 px: {out}, {grid}\n"
+    expected = generate_images(tiny_model, [5, 2])
+    for i, name in enumerate(("seed000005.png", "seed000002.png")):
+        with Image.open(out / name) as image:
+            assert image.tobytes() == expected[i].permute(1, 2, 0).contiguous().numpy().tobytes()
+    with Image.open(grid) as picture:
+        assert picture.size == (2 * 18 - 2, 16)
+
+
+def test_generate_takes_truncation_and_batch(tmp_path, tiny_source, tiny_model):
+    out = tmp_path / "grid.png"
+    how = ["--seeds", "4", "--truncation", "0.5", "--batch", "3"]
+    assert main(["generate", str(tiny_source), "--grid", str(out), *how]) == 0
+    with Image.open(out) as image:
+        pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(16, 16, 3)
+    assert pixels.permute(2, 0, 1).equal(generate_images(tiny_model, [4], truncation=0.5)[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "where to? give --out DIR, --out FILE.zip or --grid FILE.png"),
+        (["--out", "x", "--seeds", "9-1"], "--seeds 9-1: the range must rise"),
+        (["--out", "x", "--seeds", "some"], "--seeds is 'some': write 7, or 0-99"),
+        (["--out", "x", "--batch", "0"], "--batch is 0 and --columns 8: both must be at least 1"),
+        (["--grid", "x.png", "--columns", "-1"], "--columns -1"),
+        (["--grid", "x.jpg"], "--grid is x.jpg: the name must end in .png"),
+        (["--out", "x", "--truncation", "nan"], "truncation is nan: 0 gives the mean image"),
+        (["--out", "tiny.safetensors"], "there is a file of that name"),
+    ],
+)
+def test_generate_refuses_what_makes_no_sense_and_writes_nothing(
+    tmp_path, tiny_source, monkeypatch, capsys, arguments, sentence
+):
+    monkeypatch.chdir(tmp_path)
+    before = contents(tmp_path)
+    assert main(["generate", str(tiny_source), *arguments]) == 1
+    assert sentence in one_sentence(capsys, "generate")
+    assert contents(tmp_path) == before and not (tmp_path / "x").exists()
+
+
+def test_generate_tells_an_unfinished_run(tmp_path, capsys):
+    assert main(["generate", str(tmp_path), "--out", "x"]) == 1
+    assert "is a folder without model.safetensors: is it a finished run?" in one_sentence(capsys, "generate")
