@@ -131,11 +131,7 @@ def test_metrics_and_methods_never_meet(one, other):
             names = {name for _, name in imports_of(TREES[MODULES[module]]) if name in MODULES}
             waiting += [(name, f"{way} -> {name}") for name in sorted(names)]
     fail_with(
-        [
-            f"{way}: {one} and {other} never import each other"
-            for m, way in reached.items()
-            if unit_of(m) == other
-        ]
+        [f"{way}: {one} and {other} never import each other" for m, way in reached.items() if unit_of(m) == other]
     )
 
 
@@ -173,9 +169,7 @@ def test_no_function_is_longer_than_a_screen():
                 lines = node.end_lineno - node.lineno + 1 - text
                 if lines > MOST_LINES_OF_CODE:
                     where = shown(path, node.lineno)
-                    faults.append(
-                        f"{where}: {node.name} has {lines} lines of code, at most {MOST_LINES_OF_CODE}"
-                    )
+                    faults.append(f"{where}: {node.name} has {lines} lines of code, at most {MOST_LINES_OF_CODE}")
     fail_with(faults)
 
 
@@ -197,9 +191,7 @@ HEAVY = {"torch", "numpy", "PIL", "safetensors", "tyro", "rich"}
     ids=["import tenshot", "tenshot --help", "tenshot --version", "tenshot adpat"],
 )
 def test_what_needs_no_tensors_loads_none(code):
-    loaded = (
-        "import json, sys; print(); print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
-    )
+    loaded = "import json, sys; print(); print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\n{loaded}"],
         capture_output=True,

@@ -1,6 +1,7 @@
 """Augmentation keeps what it should and can be differentiated as often as R1 needs."""
 
 import torch
+
 from tenshot.augment import diffaug, flip
 from tenshot.randomness import generator_for
 

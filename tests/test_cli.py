@@ -25,17 +25,13 @@ def adapt(tmp_path, tiny_source, shots):
 
     def run(*arguments, out="run", given=shots, source=tiny_source, steps=4):
         fixed = f"--steps {steps} --batch 2 --sample-every 2 --checkpoint-every 2".split()
-        return main(
-            ["adapt", str(given), "--source", str(source), "--out", str(tmp_path / out), *fixed, *arguments]
-        )
+        return main(["adapt", str(given), "--source", str(source), "--out", str(tmp_path / out), *fixed, *arguments])
 
     return run
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
-    }
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def one_sentence(capsys, verb="adapt"):
@@ -65,15 +61,11 @@ def test_help_lists_every_verb_and_imports_nothing_heavy():
     )
     ran = python(code)
     assert ran.stdout.endswith("\n[] 0\n") and ran.stderr == ""
-    assert all(
-        re.search(rf"^  {verb} +\w", ran.stdout, re.MULTILINE) for verb in ("adapt", "generate", "convert")
-    )
+    assert all(re.search(rf"^  {verb} +\w", ran.stdout, re.MULTILINE) for verb in ("adapt", "generate", "convert"))
 
 
 def test_the_module_can_be_run_and_its_exit_code_is_the_commands():
-    ran = subprocess.run(
-        [sys.executable, "-m", "tenshot", "adpat"], capture_output=True, text=True, timeout=60
-    )
+    ran = subprocess.run([sys.executable, "-m", "tenshot", "adpat"], capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == "tenshot: there is no verb 'adpat'; did you mean adapt?\n"
 
@@ -171,9 +163,7 @@ def test_a_folder_with_other_things_in_it_is_refused_and_left_alone(tmp_path, ad
 
 
 def test_a_runs_config_repeats_the_run_bit_for_bit(tmp_path, adapt):
-    adapt(
-        "--seed", "5", "--method", "dap", "--dap.every", "1", "--dap.warmup", "0", "--dap.prune-mass", "0.1"
-    )
+    adapt("--seed", "5", "--method", "dap", "--dap.every", "1", "--dap.warmup", "0", "--dap.prune-mass", "0.1")
     config = tmp_path / "run" / "config.json"
     assert main(["adapt", "--config", str(config), "--out", str(tmp_path / "again")]) == 0
     assert (tmp_path / "again" / "config.json").read_bytes() == config.read_bytes()
@@ -184,9 +174,7 @@ def test_a_runs_config_repeats_the_run_bit_for_bit(tmp_path, adapt):
 def test_flags_go_before_the_settings_of_a_config(tmp_path, adapt):
     adapt("--seed", "5")
     config, out = tmp_path / "run" / "config.json", tmp_path / "again"
-    assert (
-        main(["adapt", f"--config={config}", "--out", str(out), "--steps", "2", "--method", "finetune"]) == 0
-    )
+    assert main(["adapt", f"--config={config}", "--out", str(out), "--steps", "2", "--method", "finetune"]) == 0
     first, second = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path / "run", out))
     assert second.pop("method") == "finetune" and second.pop("finetune") == {} and second.pop("steps") == 2
     assert second == {name: first[name] for name in second}
@@ -331,9 +319,7 @@ def test_a_journal_that_cannot_grow_leaves_nothing(tmp_path, adapt, monkeypatch,
     assert not (tmp_path / "run").exists()
 
 
-def test_a_disk_that_fills_up_later_keeps_a_run_that_resumes_to_the_same_model(
-    tmp_path, adapt, monkeypatch, capsys
-):
+def test_a_disk_that_fills_up_later_keeps_a_run_that_resumes_to_the_same_model(tmp_path, adapt, monkeypatch, capsys):
     adapt(out="whole")
     capsys.readouterr()
     full = raising(errno.ENOSPC, where=lambda _, target: "000004" in str(target), otherwise=os.replace)

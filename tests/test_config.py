@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from tenshot.config import RunConfig, build_method, read_config
 from tenshot.errors import TenshotError
 from tenshot.methods import METHODS, Dap, Finetune

@@ -60,15 +60,11 @@ def refusal(converted, checkpoint):
     return str(told.value)
 
 
-def test_a_converted_generator_makes_the_images_of_the_network_it_was_made_from(
-    tiny_model, checkpoint, converted
-):
+def test_a_converted_generator_makes_the_images_of_the_network_it_was_made_from(tiny_model, checkpoint, converted):
     model = converted(checkpoint)
     seeds = range(10)
     assert generate_images(model, seeds).equal(generate_images(tiny_model, seeds))
-    assert generate_images(model, seeds, truncation=0.5).equal(
-        generate_images(tiny_model, seeds, truncation=0.5)
-    )
+    assert generate_images(model, seeds, truncation=0.5).equal(generate_images(tiny_model, seeds, truncation=0.5))
 
 
 def test_a_converted_pair_agrees_with_equations_that_read_the_checkpoint_itself(checkpoint, converted):
@@ -92,9 +88,7 @@ def test_a_converted_pair_agrees_with_equations_that_read_the_checkpoint_itself(
         (1024, (3, 3, 3, 2, 2, 2, 1, 1, 1), 4, 2),
     ],
 )
-def test_shapes_are_found_from_tensors_alone(
-    tiny_factory, converted, resolution, channels, latent_size, mapping_depth
-):
+def test_shapes_are_found_from_tensors_alone(tiny_factory, converted, resolution, channels, latent_size, mapping_depth):
     model = converted(rosinality(tiny_factory(resolution, channels, latent_size, mapping_depth)))
     spec = model.generator.spec
     found = (spec.resolution, spec.channels, spec.latent_size, spec.mapping_depth)
@@ -112,9 +106,7 @@ def test_a_given_mean_latent_is_taken(checkpoint, converted, shape):
 def test_a_mean_latent_that_is_not_given_is_measured(checkpoint, converted):
     del checkpoint["latent_avg"]
     measured = converted(checkpoint).generator.latent_avg
-    w = reference_mapping(
-        checkpoint["g_ema"], torch.randn(20_000, 16, generator=torch.Generator().manual_seed(1))
-    )
+    w = reference_mapping(checkpoint["g_ema"], torch.randn(20_000, 16, generator=torch.Generator().manual_seed(1)))
     assert (measured - w.mean(0)).abs().max() < 0.1 * w.std(0).mean()
 
 
@@ -229,9 +221,7 @@ def test_a_discriminator_of_another_resolution_is_refused(tiny_factory, checkpoi
 
 
 def test_a_resolution_too_small_is_refused(checkpoint, converted):
-    checkpoint["g_ema"] = {
-        k: v for k, v in checkpoint["g_ema"].items() if not re.match("convs.[123]|to_rgbs.1", k)
-    }
+    checkpoint["g_ema"] = {k: v for k, v in checkpoint["g_ema"].items() if not re.match("convs.[123]|to_rgbs.1", k)}
     assert "resolution 8 is not a power of two from 16 to 1024" in refusal(converted, checkpoint)
 
 
@@ -240,9 +230,7 @@ def test_tensors_that_claim_to_be_huge_are_refused_before_memory_is_taken(checkp
     assert "between 1 and 16,384 are possible" in refusal(converted, checkpoint)
 
 
-@pytest.mark.parametrize(
-    ("part", "name"), [("g_ema", "convs.0.conv.blur.kernel"), ("d", "convs.1.skip.0.kernel")]
-)
+@pytest.mark.parametrize(("part", "name"), [("g_ema", "convs.0.conv.blur.kernel"), ("d", "convs.1.skip.0.kernel")])
 def test_a_blur_of_another_shape_is_refused_by_name(checkpoint, converted, part, name):
     for kernel in (torch.ones(2, 2) / 4, torch.ones(4, 4) / 16, torch.full((4, 4), float("nan"))):
         checkpoint[part][name] = kernel
@@ -335,9 +323,7 @@ def test_half_precision_halves_the_file_and_hardly_changes_images(tmp_path, tiny
     assert run(tmp_path, rosinality(model), tmp_path / "half.safetensors", "--half") == 0
     full, half = ((tmp_path / f"{name}.safetensors").stat().st_size for name in ("full", "half"))
     assert 0.49 < half / full < 0.53
-    images = [
-        generate_images(load_model(tmp_path / f"{name}.safetensors"), range(8)) for name in ("full", "half")
-    ]
+    images = [generate_images(load_model(tmp_path / f"{name}.safetensors"), range(8)) for name in ("full", "half")]
     difference = (images[0].int() - images[1].int()).abs()
     assert 0 < difference.max() <= 4  # float16 keeps 11 bits
     assert difference.float().mean() < 0.3

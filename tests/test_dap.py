@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from tenshot.config import RunConfig
 from tenshot.filters import Fate
 from tenshot.methods import Dap, Finetune
@@ -27,7 +28,9 @@ def steps(run, count, first=0):
 
 def fates_of(run, network):
     prefix, suffix = f"{network}/", "/fate"
-    return {k[len(prefix) : -len(suffix)]: v for k, v in run.state.items() if k.startswith(prefix) and k.endswith(suffix)}
+    return {
+        k[len(prefix) : -len(suffix)]: v for k, v in run.state.items() if k.startswith(prefix) and k.endswith(suffix)
+    }
 
 
 def filters_of(run, network, fate):
@@ -77,7 +80,11 @@ def test_weights_of_pruned_filters_are_zero_in_every_copy_and_have_no_moments():
         for group, indices in filters_of(run, network, Fate.PRUNE):
             for piece in group.slices:
                 parameter = trained.get_parameter(piece.parameter)
-                copies = [parameter, optimiser.state[parameter]["exp_avg"], optimiser.state[parameter]["exp_avg_sq"]]
+                copies = [
+                    parameter,
+                    optimiser.state[parameter]["exp_avg"],
+                    optimiser.state[parameter]["exp_avg_sq"],
+                ]
                 if network == "generator":
                     copies.append(run.nets.ema.get_parameter(piece.parameter))
                 for tensor in copies:
@@ -93,7 +100,10 @@ def test_preserved_filters_are_the_sources_bit_for_bit_after_100_steps(beta1):
         for fates in fates_of(run, network).values():
             fates[::2] = Fate.PRESERVE
     steps(run, 100)
-    for network, nets in (("generator", (run.nets.generator, run.nets.ema)), ("discriminator", (run.nets.discriminator,))):
+    for network, nets in (
+        ("generator", (run.nets.generator, run.nets.ema)),
+        ("discriminator", (run.nets.discriminator,)),
+    ):
         preserved = list(filters_of(run, network, Fate.PRESERVE))
         assert preserved
         for group, indices in preserved:
@@ -102,8 +112,12 @@ def test_preserved_filters_are_the_sources_bit_for_bit_after_100_steps(beta1):
                 before = getattr(source, network).get_parameter(piece.parameter)
                 for net in nets:
                     after = net.get_parameter(piece.parameter)
-                    assert torch.equal(after.index_select(piece.axis, indices), before.index_select(piece.axis, indices))
-                    assert not torch.equal(after.index_select(piece.axis, others), before.index_select(piece.axis, others))
+                    assert torch.equal(
+                        after.index_select(piece.axis, indices), before.index_select(piece.axis, indices)
+                    )
+                    assert not torch.equal(
+                        after.index_select(piece.axis, others), before.index_select(piece.axis, others)
+                    )
 
 
 @pytest.mark.parametrize("beta1", [0.0, 0.9])
@@ -191,5 +205,7 @@ def test_fisher_information_that_is_not_finite_is_passed_over():
     steps(run, 3)
     before = {k: v.clone() for k, v in run.state.items()}
     groups = run.nets.generator.filter_groups()[:1]
-    run.method._track("generator", groups, {groups[0].name: torch.full([groups[0].count], float("nan"))}, run.state, 0.9)
+    run.method._track(
+        "generator", groups, {groups[0].name: torch.full([groups[0].count], float("nan"))}, run.state, 0.9
+    )
     assert all(torch.equal(before[k], run.state[k]) for k in before)

@@ -277,9 +277,7 @@ def test_hidden_files_in_a_zip_are_passed_over_in_silence(tmp_path):
 
 def test_folder_zip_folder_in_zip_and_archive_with_backslashes_give_the_same_set(tmp_path):
     (tmp_path / "set").mkdir()
-    archives = {
-        name: zipfile.ZipFile(tmp_path / name, "w") for name in ("flat.zip", "deep.ZIP", "windows.zip")
-    }
+    archives = {name: zipfile.ZipFile(tmp_path / name, "w") for name in ("flat.zip", "deep.ZIP", "windows.zip")}
     for name in ("b.png", "a.png"):
         content = encoded(noise(ord(name[0])))
         (tmp_path / "set" / name).write_bytes(content)
@@ -289,9 +287,7 @@ def test_folder_zip_folder_in_zip_and_archive_with_backslashes_give_the_same_set
     archives["deep.ZIP"].writestr("x/c.png", encoded(noise(9)))
     for archive in archives.values():
         archive.close()
-    sets = [
-        load_images(tmp_path / path, 16) for path in ("set", "flat.zip", "deep.ZIP/x/y", "windows.zip/x/y")
-    ]
+    sets = [load_images(tmp_path / path, 16) for path in ("set", "flat.zip", "deep.ZIP/x/y", "windows.zip/x/y")]
     assert {image_set.names for image_set in sets} == {("a.png", "b.png")}
     assert len({image_set.digest for image_set in sets}) == 1
     assert len(load_images(tmp_path / "deep.ZIP", 16)) == 3
@@ -368,9 +364,7 @@ def test_near_copies_are_those_of_comparing_every_pair(tmp_path):
         Image.fromarray(picture.astype(np.uint8)).save(tmp_path / f"{n:02}.png")
     expected = {}
     for n, picture in enumerate(pictures):
-        near = [
-            m for m in range(n) if np.abs(picture - pictures[m]).mean() < 2 and (picture != pictures[m]).any()
-        ]
+        near = [m for m in range(n) if np.abs(picture - pictures[m]).mean() < 2 and (picture != pictures[m]).any()]
         if near:
             expected[f"{n:02}.png"] = (f"nearly the same picture as {near[0]:02}.png",)
     found = warnings_of(load_images(tmp_path, 16))
@@ -391,9 +385,7 @@ def test_a_picture_below_the_resolution_is_enlarged_with_a_warning(tmp_path, sid
     pixels, record = one(saved(tmp_path, flat("red", (side, side))), 64)
     assert (pixels == (255, 0, 0)).all()
     assert record.steps == ((step,) if step else ())
-    assert [told.split(" enlarged")[0].split(" is less")[0] for told in record.warnings] == [warning] * bool(
-        step
-    )
+    assert [told.split(" enlarged")[0].split(" is less")[0] for told in record.warnings] == [warning] * bool(step)
 
 
 @pytest.mark.parametrize(
@@ -415,9 +407,7 @@ def test_a_picture_below_the_resolution_is_enlarged_with_a_warning(tmp_path, sid
     ],
 )
 @pytest.mark.parametrize("inside_zip", [False, True])
-def test_a_bad_file_is_refused_with_its_reason_and_the_others_go_on(
-    folder, name, content, reason, inside_zip
-):
+def test_a_bad_file_is_refused_with_its_reason_and_the_others_go_on(folder, name, content, reason, inside_zip):
     (folder / name).write_bytes(content)
     path = folder
     if inside_zip:
@@ -653,9 +643,7 @@ def test_the_order_is_the_one_the_docstring_promises():
     for epoch in range(3):
         seed = int.from_bytes(hashlib.sha256(f"11,{epoch}".encode()).digest()[:4], "big")
         row += torch.randperm(6, generator=torch.Generator().manual_seed(seed)).tolist()
-    assert [batch_indices(6, 4, step, seed=11) for step in range(4)] == [
-        row[at : at + 4] for at in (0, 4, 8, 12)
-    ]
+    assert [batch_indices(6, 4, step, seed=11) for step in range(4)] == [row[at : at + 4] for at in (0, 4, 8, 12)]
 
 
 def test_epochs_and_seeds_are_shuffled_differently():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from reference.stylegan2 import reference_discriminator, reference_generator, reference_mapping
 from tenshot.filters import sample_gates
 from tenshot.fisher import gate_fisher, weight_fisher
@@ -127,7 +128,9 @@ def test_estimating_changes_no_weight_gradient_buffer_flag_or_random_state(model
     z, noise, _ = draw(model, 2)
     generator_loss(discriminator(generator(z, noise))).backward()
     generator.conv1.conv.weight.requires_grad_(False)
-    tensors = {f"{i}{k}": v.clone() for i, net in enumerate((generator, discriminator)) for k, v in net.state_dict().items()}
+    tensors = {
+        f"{i}{k}": v.clone() for i, net in enumerate((generator, discriminator)) for k, v in net.state_dict().items()
+    }
     gradients = [None if p.grad is None else p.grad.clone() for p in generator.parameters()]
     flags = [p.requires_grad for p in generator.parameters()]
     random = torch.get_rng_state()

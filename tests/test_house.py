@@ -34,10 +34,7 @@ def test_versions_agree(name, pattern):
 def test_the_licence_is_complete_and_named_alike_everywhere():
     licence = text_of("LICENSE")
     assert "Apache License" in licence and "Version 2.0, January 2004" in licence
-    assert (
-        "9. Accepting Warranty or Additional Liability" in licence
-        and "END OF TERMS AND CONDITIONS" in licence
-    )
+    assert "9. Accepting Warranty or Additional Liability" in licence and "END OF TERMS AND CONDITIONS" in licence
     assert re.search(r'^license = "Apache-2.0', text_of("pyproject.toml"), re.MULTILINE)
     assert re.search(r"^license: Apache-2.0$", text_of("CITATION.cff"), re.MULTILINE)
 
@@ -59,9 +56,7 @@ def test_an_example_names_title_author_source_licence_and_changes(folder):
     assert re.search(r"\]\(\S+\)", rows["Licence"]), "the licence has no link"
     assert "**Changed:**" in licence
     assert f"examples/{folder.name} " in text_of("NOTICE"), "NOTICE does not name it"
-    assert f"({folder.name}/LICENSE.md)" in text_of("examples/README.md"), (
-        "examples/README.md does not name it"
-    )
+    assert f"({folder.name}/LICENSE.md)" in text_of("examples/README.md"), "examples/README.md does not name it"
 
 
 @pytest.mark.parametrize("name", embedded_sources())
@@ -74,20 +69,14 @@ def test_an_embedded_source_has_a_card_a_notice_and_true_numbers(name):
         sizes = {key: file.get_tensor(key).numel() for key in file.keys()}  # noqa: SIM118, not a dict
 
     def count(prefix):
-        return sum(
-            n
-            for key, n in sizes.items()
-            if key.startswith(prefix) and not re.search(r"gate$|latent_avg$", key)
-        )
+        return sum(n for key, n in sizes.items() if key.startswith(prefix) and not re.search(r"gate$|latent_avg$", key))
 
     for part, prefix in (
         ("generator", "generator."),
         ("mapping", "generator.style."),
         ("discriminator", "discriminator."),
     ):
-        assert f"{count(prefix):,}" in card, (
-            f"the card's number of parameters is not that of the file: {part}"
-        )
+        assert f"{count(prefix):,}" in card, f"the card's number of parameters is not that of the file: {part}"
     spec = tenshot.load(name).generator.spec
     assert f"| {spec.resolution} x {spec.resolution} px" in card
     assert f"| {', '.join(map(str, spec.channels))} at " in card

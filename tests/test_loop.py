@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from PIL import Image
+
 from tenshot import loop
 from tenshot.config import RunConfig, read_config
 from tenshot.errors import TenshotError
@@ -20,7 +21,13 @@ METHODS = {
     "finetune": Finetune(),
     "dap": PRUNING,
     "dap by weights": Dap(
-        estimator="weight", warmup=0.2, settle=0.6, every=2, prune_mass=0.1, fisher_samples=2, guards=Guards(min_alive=2)
+        estimator="weight",
+        warmup=0.2,
+        settle=0.6,
+        every=2,
+        prune_mass=0.1,
+        fisher_samples=2,
+        guards=Guards(min_alive=2),
     ),
 }
 
@@ -37,7 +44,14 @@ def given(tmp_path):
 
 def config(given, method=PRUNING, **settings):
     paths = {"shots": str(given / "shots"), "source": str(given / "tiny.safetensors")}
-    defaults = {"steps": STEPS, "batch": 2, "path_every": 2, "r1_every": 3, "sample_every": 4, "checkpoint_every": 0}
+    defaults = {
+        "steps": STEPS,
+        "batch": 2,
+        "path_every": 2,
+        "r1_every": 3,
+        "sample_every": 4,
+        "checkpoint_every": 0,
+    }
     return RunConfig(**paths, method=method, **{**defaults, **settings})
 
 
@@ -109,7 +123,10 @@ def test_a_run_without_a_folder_returns_the_same_generator(given):
 
 def test_only_the_newest_two_checkpoints_stay(given):
     loop.start(config(given, checkpoint_every=2), out=given / "run")
-    assert sorted(p.name for p in (given / "run/checkpoints").iterdir()) == ["000008.safetensors", "000009.safetensors"]
+    assert sorted(p.name for p in (given / "run/checkpoints").iterdir()) == [
+        "000008.safetensors",
+        "000009.safetensors",
+    ]
 
 
 def test_another_seed_gives_another_generator_and_the_same_seed_the_same(given):
@@ -176,4 +193,6 @@ def test_the_loop_leaves_the_random_state_and_the_source_alone(given):
 def test_a_learning_rate_of_zero_is_the_identity(given):
     model = loop.start(config(given, Finetune(), lr=0.0), out=None)
     source = load_model(given / "tiny.safetensors").generator.state_dict()
-    assert [k for k, v in model.generator.state_dict().items() if k != "latent_avg" and not torch.equal(v, source[k])] == []
+    assert [
+        k for k, v in model.generator.state_dict().items() if k != "latent_avg" and not torch.equal(v, source[k])
+    ] == []

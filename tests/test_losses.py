@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from tenshot.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
 
 

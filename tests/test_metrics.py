@@ -165,9 +165,7 @@ def test_kernel_distance_leaves_the_global_random_state_alone():
 
 def naive_prdc(fakes, reals, k):
     def radii(x):
-        return [
-            sorted(torch.dist(p, q).item() for j, q in enumerate(x) if j != i)[k - 1] for i, p in enumerate(x)
-        ]
+        return [sorted(torch.dist(p, q).item() for j, q in enumerate(x) if j != i)[k - 1] for i, p in enumerate(x)]
 
     real_radii, fake_radii = radii(reals), radii(fakes)
     d = [[torch.dist(r, f).item() for f in fakes] for r in reals]
@@ -372,9 +370,7 @@ class TestScore:
 
     def test_more_blur_is_a_larger_frechet_distance(self, net, reals):
         distances = [
-            score(blurred(reals, width), reals, names="fd_efflite_2k", extractor=net)["fd_efflite_2k"][
-                "value"
-            ]
+            score(blurred(reals, width), reals, names="fd_efflite_2k", extractor=net)["fd_efflite_2k"]["value"]
             for width in (1, 5, 11)
         ]
         assert distances[0] == pytest.approx(0, abs=1e-6)
@@ -392,9 +388,7 @@ class TestScore:
         found = score(shots.repeat(5, 1, 1, 1), reals, shots, names=["copy_rate_1k"], extractor=net)
         assert found["copy_rate_1k"]["value"] == 1
 
-    def test_features_of_reals_are_kept_on_disk_and_damaged_ones_made_anew(
-        self, net, reals, tmp_path, monkeypatch
-    ):
+    def test_features_of_reals_are_kept_on_disk_and_damaged_ones_made_anew(self, net, reals, tmp_path, monkeypatch):
         fresh = pooled_features(net, reals, 20, tmp_path)
         (entry,) = tmp_path.iterdir()
         assert torch.equal(fresh, net_free_lookup(monkeypatch, net, reals, tmp_path))

@@ -85,9 +85,7 @@ def test_a_folder_named_like_an_embedded_source_does_not_hide_it(tmp_path, monke
 def test_an_unknown_name_lists_the_embedded_ones():
     assert "faces64" in embedded_sources()
     for name in ("face64", "no/such.safetensors", "", "a" * 5000, "nul\0"):
-        with pytest.raises(
-            TenshotError, match=r"give a .safetensors file, a run folder, or one of: .*faces64"
-        ):
+        with pytest.raises(TenshotError, match=r"give a .safetensors file, a run folder, or one of: .*faces64"):
             load_model(name)
 
 

@@ -1,11 +1,13 @@
 """DAP's rules as facts: cumulative importance, ramp, guards, revival."""
 
+import itertools
 import math
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tenshot.filters import Fate
 from tenshot.pruning import Guards, cumulative_weights, decide, ramp, track
 
@@ -89,7 +91,12 @@ def test_a_pruned_filter_stays_pruned_without_revival_and_returns_with_it():
     before = [Fate.PRUNE, Fate.TUNE, Fate.TUNE, Fate.TUNE]
     importance = [5.0, 1.0, 1.0, 1.0]
     assert fates(importance, prune=0.13, before=before)[0] == Fate.PRUNE
-    assert fates(importance, prune=0.13, before=before, revive=True) == [Fate.TUNE, Fate.PRUNE, Fate.TUNE, Fate.TUNE]
+    assert fates(importance, prune=0.13, before=before, revive=True) == [
+        Fate.TUNE,
+        Fate.PRUNE,
+        Fate.TUNE,
+        Fate.TUNE,
+    ]
 
 
 def test_a_pruned_filter_is_never_preserved():
@@ -121,7 +128,7 @@ def test_cumulative_weights_end_at_one():
 def test_the_ramp_starts_at_zero_rises_and_settles_at_one():
     values = [ramp(step, 100, 400) for step in range(0, 600)]
     assert values[:101] == [0.0] * 101
-    assert all(b > a for a, b in zip(values[100:400], values[101:401], strict=True))
+    assert all(b > a for a, b in itertools.pairwise(values))
     assert values[400:] == [1.0] * 200
     assert ramp(250, 100, 400) == pytest.approx(1 - 0.5**3)
     assert ramp(5, 5, 5) == 1.0

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+
 from tenshot.__main__ import VERBS, main
 
 ROOT = Path(__file__).parent.parent

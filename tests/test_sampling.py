@@ -45,9 +45,7 @@ def test_an_image_depends_neither_on_how_many_are_asked_for_nor_on_their_order(f
 def test_a_batch_of_another_size_changes_a_tiny_image_nowhere_and_a_face_by_a_level_in_few_places(
     faces, tiny_model, batch
 ):
-    assert images_of(tiny_model.generator, range(10), batch=batch).equal(
-        images_of(tiny_model.generator, range(10))
-    )
+    assert images_of(tiny_model.generator, range(10), batch=batch).equal(images_of(tiny_model.generator, range(10)))
     # Convolutions of another shape add in another order; a value near two levels may be rounded to the other.
     difference = images_of(faces, range(6), batch=batch).int() - images_of(faces, range(6)).int()
     assert difference.abs().max() <= 1
@@ -93,9 +91,7 @@ def test_truncation_one_leaves_latents_and_a_half_goes_half_the_way(tiny_model):
 
 @pytest.mark.parametrize("truncation", [-0.1, 2.1, float("nan"), float("inf")])
 def test_a_truncation_without_sense_is_refused(tiny_model, truncation):
-    with pytest.raises(
-        TenshotError, match=f"truncation is {truncation}: 0 gives the mean image, 1 leaves all"
-    ):
+    with pytest.raises(TenshotError, match=f"truncation is {truncation}: 0 gives the mean image, 1 leaves all"):
         generate_images(tiny_model, [0], truncation=truncation)
 
 
@@ -122,9 +118,7 @@ def test_images_are_uint8_in_the_range_of_the_network(tiny_model):
     assert images.dtype == torch.uint8 and images.shape == (3, 3, 16, 16)
     with torch.no_grad():
         w = tiny_model.generator.map(latents(range(3), 16))
-        raw = tiny_model.generator.synthesise(
-            tiny_model.generator.spread(w), noises(range(3), tiny_model.generator)
-        )
+        raw = tiny_model.generator.synthesise(tiny_model.generator.spread(w), noises(range(3), tiny_model.generator))
     expected = (raw.clamp(-1, 1).double() + 1) / 2 * 255
     assert (images.double() - expected).abs().max() < 0.501
 
@@ -161,9 +155,7 @@ def test_seeds_as_text(text, seeds):
     assert parse_seeds(text) == seeds
 
 
-@pytest.mark.parametrize(
-    "text", ["", ",", "1,", "-1", "1-", "a", "1.5", "1-2-3", "0x1", "1;2", "9" * 16, "²"]
-)
+@pytest.mark.parametrize("text", ["", ",", "1,", "-1", "1-", "a", "1.5", "1-2-3", "0x1", "1;2", "9" * 16, "²"])
 def test_seeds_that_cannot_be_read_are_refused_with_an_example(text):
     with pytest.raises(TenshotError, match="write 7, or 0-99, or 1,5,9-12"):
         parse_seeds(text)
@@ -171,9 +163,7 @@ def test_seeds_that_cannot_be_read_are_refused_with_an_example(text):
 
 def test_ranges_that_fall_or_never_end_are_refused(monkeypatch):
     for text in ("9-1", "0-999999999999"):
-        with pytest.raises(
-            TenshotError, match=f"--seeds {text}: the range must rise and hold at most 1,000,000"
-        ):
+        with pytest.raises(TenshotError, match=f"--seeds {text}: the range must rise and hold at most 1,000,000"):
             parse_seeds(text)
     monkeypatch.setattr(seeds_module, "MOST", 10)
     assert len(parse_seeds("0-4,5-9")) == 10

@@ -1,6 +1,7 @@
 """A network pair small enough for a test and random enough that nothing is zero or one by accident."""
 
 import torch
+
 from tenshot.models import Model
 from tenshot.nets import Discriminator, DiscriminatorSpec, Generator, GeneratorSpec
 
@@ -15,7 +16,9 @@ def tiny_model(*, dtype: torch.dtype = torch.float32, seed: int = 0) -> Model:
     for network in (generator, discriminator):
         for parameter in network.parameters():
             jitter = torch.randn(parameter.shape, generator=rng)
-            parameter.data.copy_(parameter.data * 0.0 + jitter if parameter.dim() > 1 else parameter.data + 0.3 * jitter)
+            parameter.data.copy_(
+                parameter.data * 0.0 + jitter if parameter.dim() > 1 else parameter.data + 0.3 * jitter
+            )
     for layer in generator.style[1:]:
         layer.weight.data *= 100.0  # stored over lr_mul
     return Model(generator.to(dtype), discriminator.to(dtype), {"kind": "source", "name": "tiny"})

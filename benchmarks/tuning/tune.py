@@ -3,8 +3,8 @@
     python benchmarks/tuning/tune.py DATA RESULTS.jsonl SPECS.json [--threads 1]
 
 DATA holds `<domain>.zip` with shots/ and heldout/. SPECS.json is a list of {"domain", "seed", "method", and any
-setting of a run or, under the method's name, of the method}. A spec whose line is in RESULTS already is skipped, so a broken-off matrix
-goes on where it stopped; several processes may share one RESULTS file.
+setting of a run or, under the method's name, of the method}. A spec whose line is in RESULTS already is skipped, so a
+broken-off matrix goes on where it stopped; several processes may share one RESULTS file.
 """
 
 import argparse
@@ -15,13 +15,13 @@ from pathlib import Path
 
 import torch
 
-from tenshot.adapt import begin, run_step
 from tenshot.config import RunConfig, build_method
 from tenshot.data import load_images
 from tenshot.metrics import score
 from tenshot.models import load_model
 from tenshot.sampling import generate
 from tenshot.sheets import grid, save_png
+from tenshot.step import begin, run_step
 
 NAMES = ("fd_efflite_2k", "kd_efflite_2k", "intra_dist_1k", "copy_rate_1k", "prdc_2k")
 

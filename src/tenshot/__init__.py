@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from tenshot.loop import adapt as adapt
     from tenshot.config import RunConfig as RunConfig
     from tenshot.errors import TenshotError as TenshotError
+    from tenshot.loop import adapt as adapt
     from tenshot.models import Model as Model
     from tenshot.models import load_model as load
     from tenshot.models import save_model as save

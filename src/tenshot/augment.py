@@ -40,8 +40,7 @@ def _translate(images: Tensor, rng: torch.Generator, most: int) -> Tensor:
     shifts = torch.randint(-most, most + 1, (len(images), 2), generator=rng).tolist()
     padded = F.pad(images, (most, most, most, most))
     moved = [
-        padded[i, :, most + dy : most + dy + height, most + dx : most + dx + width]
-        for i, (dy, dx) in enumerate(shifts)
+        padded[i, :, most + dy : most + dy + height, most + dx : most + dx + width] for i, (dy, dx) in enumerate(shifts)
     ]
     return torch.stack(moved)
 

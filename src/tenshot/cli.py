@@ -43,9 +43,7 @@ def _flag(name: str, kind: Any, text: str) -> tuple[str, Any, Any]:
 _ADAPT_FLAGS = [
     _flag("out", _Path, "Folder of the run. Default: runs/NAME, after the shots."),
     _flag("overwrite", bool, "Replace a run that is in the folder."),
-    _flag(
-        "dry_run", bool, "Print the settings, what trains, an estimate of time and memory; change nothing."
-    ),
+    _flag("dry_run", bool, "Print the settings, what trains, an estimate of time and memory; change nothing."),
     _flag("resume", _Path, "Continue the run in this folder from its newest checkpoint; takes nothing else."),
     _flag("config", _Path, "Start from the settings of this file, for example another run's config.json."),
 ]
@@ -56,9 +54,7 @@ def adapt(arguments: list[str]) -> int:
     config, flags = _adapt_flags(arguments)
     console = Console(highlight=False)
     if flags.resume:
-        if others := [
-            a for a in arguments if a not in ("--resume", flags.resume, f"--resume={flags.resume}")
-        ]:
+        if others := [a for a in arguments if a not in ("--resume", flags.resume, f"--resume={flags.resume}")]:
             raise TenshotError(
                 f"--resume goes on with the run's own settings: leave out {' '.join(others)}, "
                 f"or begin a new run with --config {Path(flags.resume) / 'config.json'}"
@@ -67,9 +63,7 @@ def adapt(arguments: list[str]) -> int:
             loop.resume(Path(flags.resume), watch=watch)
         return _finished(console, Path(flags.resume))
     if not config.shots:
-        raise TenshotError(
-            "no images were given: name a folder or zip of them, for example `tenshot adapt my_images`"
-        )
+        raise TenshotError("no images were given: name a folder or zip of them, for example `tenshot adapt my_images`")
     source = load_model(config.source)
     intake = load_images(config.shots, source.resolution)
     console.print(intake_table(intake))

@@ -49,9 +49,7 @@ def convert(path: Path) -> Model:
     where = f"{path}, d"
     discriminator = _empty(Discriminator, _discriminator_spec(d_tensors, where), where)
     fill(discriminator, {**_open_gates(discriminator), **d_tensors}, where)
-    return check_pair(
-        Model(generator.eval(), discriminator, {"kind": "source", "name": path.stem}), str(path)
-    )
+    return check_pair(Model(generator.eval(), discriminator, {"kind": "source", "name": path.stem}), str(path))
 
 
 def _open_gates(network: nn.Module) -> dict[str, Tensor]:
@@ -90,11 +88,9 @@ def _tensors(state: Any, where: str) -> dict[str, Tensor]:
     expected = torch.outer(*[torch.tensor([1.0, 3.0, 3.0, 1.0])] * 2)
     for name, tensor in state.items():
         if name.endswith(".kernel"):
-            kernel = tensor.float()
-            if kernel.shape != (4, 4) or not torch.allclose(kernel / kernel.sum() * 64, expected, atol=1e-2):
-                raise TenshotError(
-                    f"{where}: {name} is not the [1, 3, 3, 1] low-pass filter; it cannot be converted"
-                )
+            is_square = tensor.shape == (4, 4)
+            if not is_square or not torch.allclose(tensor.float() / tensor.sum() * 64, expected, atol=1e-2):
+                raise TenshotError(f"{where}: {name} is not the [1, 3, 3, 1] low-pass filter; it cannot be converted")
     return {name: tensor for name, tensor in state.items() if not _KERNEL.search(name)}
 
 
@@ -132,9 +128,7 @@ def _discriminator_spec(tensors: dict[str, Tensor], where: str) -> Discriminator
 def _need(tensors: dict[str, Tensor], name: str, dimensions: int, where: str) -> Tensor:
     if name not in tensors:
         some = ", ".join(sorted(tensors)[:3]) or "nothing"
-        raise TenshotError(
-            f"{where} has no {name}: not a StyleGAN2 in rosinality's layout (it begins with {some})"
-        )
+        raise TenshotError(f"{where} has no {name}: not a StyleGAN2 in rosinality's layout (it begins with {some})")
     if tensors[name].dim() != dimensions:
         raise TenshotError(f"{where}: {name} has {tensors[name].dim()} dimensions, expected {dimensions}")
     return tensors[name]

@@ -184,9 +184,7 @@ def _files_at(path: Path) -> Iterator[list[_Found]]:
         try:
             opened = zipfile.ZipFile(archive)
         except _DAMAGE as fault:
-            raise TenshotError(
-                f"{_shown(archive)} is no sound zip ({_shown(fault)}): make it again"
-            ) from None
+            raise TenshotError(f"{_shown(archive)} is no sound zip ({_shown(fault)}): make it again") from None
         with opened:
             found, looked_at = _in_zip(opened, inner)
             if inner and not looked_at:

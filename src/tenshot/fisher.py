@@ -3,8 +3,8 @@
 Both return an *importance*, group name -> float32 `[count]`, never negative.
 
 `gate_fisher` reads the derivatives that a training step's own backward pass leaves in per-sample gates, so it costs
-nothing more. `weight_fisher` is the estimator of AdAM and RICK (arXiv:2210.16559, arXiv:2304.07574): squared gradients of
-one sample at a time, averaged over samples and over the filter's parameters.
+nothing more. `weight_fisher` is the estimator of AdAM and RICK (arXiv:2210.16559, arXiv:2304.07574): squared gradients
+of one sample at a time, averaged over samples and over the filter's parameters.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -191,17 +191,13 @@ def _opened(stream: BinaryIO) -> Image.Image:
             raise Refused(f"content is HEIC, AVIF or a film: save it as {READABLE}") from None
         raise Refused(f"content is not {READABLE}, or damaged from the start") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise Refused(
-            f"more pixels than the limit of {MAX_PIXELS // 1_000_000} million: save it smaller"
-        ) from None
+        raise Refused(f"more pixels than the limit of {MAX_PIXELS // 1_000_000} million: save it smaller") from None
 
 
 def _check_size(width: int, height: int) -> None:
     """Raises `Refused` when the header promises too many pixels or too few."""
     if width * height > MAX_PIXELS:
-        raise Refused(
-            f"{width}x{height} pixels: over the limit of {MAX_PIXELS // 1_000_000} million; save it smaller"
-        )
+        raise Refused(f"{width}x{height} pixels: over the limit of {MAX_PIXELS // 1_000_000} million; save it smaller")
     if width == height == 1:
         raise Refused("1x1 pixels: nothing to learn from")
     if min(width, height) < MIN_SIDE:

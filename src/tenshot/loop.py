@@ -1,10 +1,10 @@
 """A run from shots to result: prepare, loop over steps, keep journals, sheets and checkpoints, resume exactly.
 
-    images ----> data ----> adapt <---- methods/X   (what trains, which filters)
-                           [step]  <---- pruning     <- fisher <- filters <- nets
-                             |  ^------- losses
-                             v
-                            runs ----> sampling ----> sheets
+images ----> data ----> adapt <---- methods/X   (what trains, which filters)
+                       [step]  <---- pruning     <- fisher <- filters <- nets
+                         |  ^------- losses
+                         v
+                        runs ----> sampling ----> sheets
 """
 
 import platform
@@ -115,7 +115,9 @@ def resume(out: Path, *, watch: Watch | None = None) -> Model:
     tensors, header = run.load_checkpoint()
     source = load_model(config.source)
     if (digest := file_digest(find_model(config.source))) != header.get("source_sha256"):
-        raise TenshotError(f"{config.source} is not the file this run started from (its sha256 is now {digest[:12]}...)")
+        raise TenshotError(
+            f"{config.source} is not the file this run started from (its sha256 is now {digest[:12]}...)"
+        )
     shots = load_images(run.shots, source.resolution)
     adaptation = begin(config, source, shots.images)
     restore(adaptation, tensors)
@@ -123,9 +125,7 @@ def resume(out: Path, *, watch: Watch | None = None) -> Model:
     return _loop(adaptation, header["step"], source, run, watch)
 
 
-def _loop(
-    adaptation: Adaptation, first: int, source: Model, run: RunDir | None, watch: Watch | None
-) -> Model:
+def _loop(adaptation: Adaptation, first: int, source: Model, run: RunDir | None, watch: Watch | None) -> Model:
     config = adaptation.config
     digest = file_digest(find_model(config.source))
     if run:
@@ -194,4 +194,3 @@ def pruned_share(adaptation: Adaptation) -> float:
     """Share of the generator's gated channels that are pruned."""
     gates = [buffer for name, buffer in adaptation.nets.generator.named_buffers() if name.endswith("gate")]
     return 1.0 - torch.cat(gates).mean().item()
-

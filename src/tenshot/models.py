@@ -65,9 +65,7 @@ def find_model(name: str | Path) -> Path:
     if is_folder:
         raise TenshotError(f"{name} is a folder without model.safetensors: is it a finished run?")
     known = ", ".join(embedded_sources())
-    raise TenshotError(
-        f"there is no model {str(name)!r}: give a .safetensors file, a run folder, or one of: {known}"
-    )
+    raise TenshotError(f"there is no model {str(name)!r}: give a .safetensors file, a run folder, or one of: {known}")
 
 
 def load_model(name: str | Path) -> Model:
@@ -89,9 +87,7 @@ def load_model(name: str | Path) -> Model:
         described = header.get("discriminator")
         discriminator = _empty("discriminator", described) if described else None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise TenshotError(
-            f"{path} is not a model file of tenshot: its header is damaged ({_fault(error)})"
-        ) from error
+        raise TenshotError(f"{path} is not a model file of tenshot: its header is damaged ({_fault(error)})") from error
     fill(generator, _part(tensors, "generator"), f"{path}, generator")
     if discriminator is not None:
         fill(discriminator, _part(tensors, "discriminator"), f"{path}, discriminator")
@@ -170,9 +166,7 @@ def empty(kind: type[_N], spec: GeneratorSpec | DiscriminatorSpec) -> _N:
     """A network without memory (on the device `meta`), to be filled. Raises ValueError for a bad spec."""
     sizes = pixel_sizes(spec.resolution)
     if len(spec.channels) != len(sizes):
-        raise ValueError(
-            f"{len(spec.channels)} channel counts for the {len(sizes)} sizes up to {spec.resolution} px"
-        )
+        raise ValueError(f"{len(spec.channels)} channel counts for the {len(sizes)} sizes up to {spec.resolution} px")
     numbers = [*spec.channels, *([spec.latent_size] if isinstance(spec, GeneratorSpec) else [])]
     if not all(1 <= number <= _LARGEST for number in numbers):
         raise ValueError(f"layers of {numbers} channels; between 1 and {_LARGEST:,} are possible")
@@ -202,9 +196,7 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _empty(key: str, values: dict[str, Any]) -> Any:
-    numbers: dict[str, Any] = {
-        k: tuple(map(int, v)) if isinstance(v, list) else int(v) for k, v in values.items()
-    }
+    numbers: dict[str, Any] = {k: tuple(map(int, v)) if isinstance(v, list) else int(v) for k, v in values.items()}
     if key == "generator":
         return empty(Generator, GeneratorSpec(**numbers))
     return empty(Discriminator, DiscriminatorSpec(**numbers))

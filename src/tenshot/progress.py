@@ -49,9 +49,7 @@ class ProgressLine:
             self.smooth[name] = _SMOOTHING * before + (1 - _SMOOTHING) * now.stats[name]
         losses = f"D {self.smooth['d']:.2f}  G {self.smooth['g']:.2f}  pruned {now.stats['pruned']:.1%}"
         self.bar.update(self.task, total=now.steps, completed=now.step, losses=losses)
-        if not self.console.is_terminal and (
-            now.step == now.steps or now.step % max(1, now.steps // 10) == 0
-        ):
+        if not self.console.is_terminal and (now.step == now.steps or now.step % max(1, now.steps // 10) == 0):
             elapsed = time.monotonic() - self.started
             left = elapsed / (now.step - self.first) * (now.steps - now.step)
             self.console.print(f"step {now.step}/{now.steps}  {losses}  {left:.0f} s left")

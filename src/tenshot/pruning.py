@@ -1,8 +1,8 @@
 """Dynamic adaptive pruning: from importances, tracked over training, to fates. Pure functions of tensors.
 
-The paper (Journal of Graphics 2026, 47(1):131-142) publishes the idea: track Fisher information throughout training, turn
-it into cumulative importance weights, let those set each layer's pruning ratio anew. The formulas here are ours;
-`docs/methods.md` says what was decided and why.
+The paper (Journal of Graphics 2026, 47(1):131-142) publishes the idea: track Fisher information throughout
+training, turn it into cumulative importance weights, let those set each layer's pruning ratio anew. The formulas here
+are ours; `docs/methods.md` says what was decided and why.
 """
 
 from dataclasses import dataclass
@@ -70,7 +70,8 @@ def decide(
 ) -> Tensor:
     """The fate of each filter of one layer, `[count], [count] -> [count]`.
 
-    Pruned: the longest run of least important filters that together carry at most `prune_mass` of the layer's importance.
+    Pruned: the longest run of least important filters that together carry at most `prune_mass` of the layer's
+    importance.
     Preserved: the shortest run of most important living filters that carries at least `preserve_mass`. Tuned: the rest.
     How many that is follows from how concentrated the layer's importance is; nobody sets a ratio.
 

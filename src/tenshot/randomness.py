@@ -1,7 +1,7 @@
 """Random numbers that depend on names, not on history.
 
-Every draw comes from a generator seeded by (seed, what for, which step), so a resumed run needs no saved random state and
-nothing here touches torch's global generator.
+Every draw comes from a generator seeded by (seed, what for, which step), so a resumed run needs no saved random state
+and nothing here touches torch's global generator.
 """
 
 import hashlib

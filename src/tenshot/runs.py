@@ -76,9 +76,7 @@ class RunDir:
     def discard(self) -> None:
         """Take back what `create` made: for a run that failed before its first checkpoint."""
         if not self.latest_checkpoint():
-            with suppress(
-                TenshotError, OSError
-            ):  # a folder that is not empty stays; why the run failed matters more
+            with suppress(TenshotError, OSError):  # a folder that is not empty stays; why the run failed matters more
                 self._clear()
                 for folder in self._made:
                     folder.rmdir()

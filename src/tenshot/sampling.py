@@ -37,9 +37,7 @@ def generate(
         wanted = list(seeds[start : start + batch])
         padded = wanted + wanted[:1] * (batch - len(wanted))
         w = generator.map(latents(padded, generator.spec.latent_size).to(device))
-        images = generator.synthesise(
-            generator.spread(generator.truncate(w, truncation)), noises(padded, generator)
-        )
+        images = generator.synthesise(generator.spread(generator.truncate(w, truncation)), noises(padded, generator))
         yield to_uint8(images[: len(wanted)])
 
 

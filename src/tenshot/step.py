@@ -51,9 +51,10 @@ def begin(config: RunConfig, source: Model, shots: Tensor) -> Adaptation:
         raise TenshotError(f"{config.source} has no discriminator: adaptation needs the one it was trained with")
     generator, discriminator = copy.deepcopy(source.generator), copy.deepcopy(source.discriminator)
     method = config.method
-    for name, network in (("generator", generator), ("discriminator", discriminator)):
-        for key, parameter in network.named_parameters():
-            parameter.requires_grad_(method.trains(name, key))
+    for key, parameter in generator.named_parameters():
+        parameter.requires_grad_(method.trains("generator", key))
+    for key, parameter in discriminator.named_parameters():
+        parameter.requires_grad_(method.trains("discriminator", key))
     nets = Nets(
         source=copy.deepcopy(source.generator).requires_grad_(False),
         generator=generator,

@@ -100,9 +100,7 @@ class Method:
         """Per-sample gates for the phase's own network, or None for its own gates. rows: samples that pass through."""
         return None
 
-    def after_backward(
-        self, phase: Phase, context: Context, state: State, gates: dict[str, Tensor] | None
-    ) -> None:
+    def after_backward(self, phase: Phase, context: Context, state: State, gates: dict[str, Tensor] | None) -> None:
         """Between backward and the optimiser's step: read gradients, mask them."""
 
     def after_step(self, context: Context, state: State) -> None:

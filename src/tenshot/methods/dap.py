@@ -90,9 +90,7 @@ class Dap(Method):
                 return sample_gates(getattr(context.nets, network), groups, rows)
         return None
 
-    def after_backward(
-        self, phase: Phase, context: Context, state: State, gates: dict[str, Tensor] | None
-    ) -> None:
+    def after_backward(self, phase: Phase, context: Context, state: State, gates: dict[str, Tensor] | None) -> None:
         trained, _ = context.nets.of(phase)
         for network, groups in self._watched(context.nets):
             if getattr(context.nets, network) is trained:

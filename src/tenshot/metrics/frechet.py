@@ -33,9 +33,7 @@ class Moments:
         """Take in a batch `[n, d]`; returns itself, so that updates chain."""
         x = features.detach().double().cpu()
         if x.ndim != 2 or (self.n and x.shape[1] != len(self.mean)):
-            raise ValueError(
-                f"features must be [n, {len(self.mean) if self.n else 'd'}], not {list(x.shape)}"
-            )
+            raise ValueError(f"features must be [n, {len(self.mean) if self.n else 'd'}], not {list(x.shape)}")
         if len(x) == 0:
             return self
         mean = x.mean(0)

@@ -32,9 +32,7 @@ def prdc(fakes: Tensor, reals: Tensor, k: int = PRDC_NEIGHBOURS) -> dict[str, fl
         ValueError: if a set has k samples or fewer.
     """
     if min(len(fakes), len(reals)) <= k:
-        raise ValueError(
-            f"k={k} neighbours need more than {k} samples, not {len(fakes)} fakes and {len(reals)} reals"
-        )
+        raise ValueError(f"k={k} neighbours need more than {k} samples, not {len(fakes)} fakes and {len(reals)} reals")
     fakes, reals = fakes.double(), reals.double()
     distance = squared_distances(reals, fakes)  # [m, n]
     in_real = distance < kth_neighbour(reals, k)[:, None]

@@ -135,18 +135,14 @@ def score(
             side = one_size(images, what, side)
     shot_features, intra = encode_shots(extractor, shots, chosen, seed)
     real_limit = max(metric.n_real for metric in chosen.values())
-    real_features = (
-        pooled_features(extractor, reals, real_limit, cache_dir) if real_limit else torch.empty(0, 0)
-    )
+    real_features = pooled_features(extractor, reals, real_limit, cache_dir) if real_limit else torch.empty(0, 0)
     fake_features, side = encode_fakes(extractor, fakes, chosen, intra, side)
     warn_if_few(chosen, len(fake_features), len(real_features))
 
     intra_result = intra.result() if intra else {}
     results = {}
     for name, metric in chosen.items():
-        sets = Sets(
-            fake_features[: metric.n], real_features[: metric.n_real], shot_features, intra_result, seed
-        )
+        sets = Sets(fake_features[: metric.n], real_features[: metric.n_real], shot_features, intra_result, seed)
         results[name] = {
             **metric.measure(sets),
             "n_fake": len(sets.fakes),
@@ -172,9 +168,7 @@ def choose(names: Iterable[str], reals: Tensor | None, shots: Tensor | None) -> 
             raise TenshotError(f"unknown metric {name!r}; there are {', '.join(METRICS)}")
         metric = chosen[name] = METRICS[name]
         if metric.n_real and (reals is None or len(reals) == 0):
-            raise TenshotError(
-                f"{name} compares with held-out images of the target domain, and none were given"
-            )
+            raise TenshotError(f"{name} compares with held-out images of the target domain, and none were given")
         if metric.shots and (shots is None or len(shots) == 0):
             raise TenshotError(f"{name} needs the training images (shots), and none were given")
     if not chosen:
@@ -239,8 +233,7 @@ def warn_if_few(chosen: dict[str, Metric], n_fake: int, n_real: int) -> None:
     ]
     if short:
         warnings.warn(
-            f"fewer images than the metric's name promises: {'; '.join(short)}; "
-            "compare only with values from as many",
+            f"fewer images than the metric's name promises: {'; '.join(short)}; compare only with values from as many",
             stacklevel=3,
         )
 

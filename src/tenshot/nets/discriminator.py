@@ -1,7 +1,9 @@
 """StyleGAN2's residual discriminator (config F, arXiv:1912.04958), rosinality's parameter names."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +30,7 @@ class Discriminator(nn.Module):
         self.spec = spec
         channels = spec.channels[::-1]  # from the image down to 4 pixels
         self.convs = nn.ModuleList([ConvLayer(3, channels[0], 1)])
-        self.convs.extend(ResBlock(a, b) for a, b in zip(channels, channels[1:], strict=False))
+        self.convs.extend(ResBlock(a, b) for a, b in itertools.pairwise(channels))
         self.final_conv = ConvLayer(channels[-1] + 1, channels[-1], 3)
         self.final_linear = nn.Sequential(
             EqualLinear(channels[-1] * 16, channels[-1], activate=True), EqualLinear(channels[-1], 1)
@@ -52,12 +54,14 @@ class Discriminator(nn.Module):
     def filter_groups(self) -> list[FilterGroup]:
         """Every group of filters, from the image down: convolutions, then the shortcuts."""
         sizes = pixel_sizes(self.spec.resolution)[::-1]
-        convs = [self._group("convs.0", self.convs[0], sizes[0], first=0, prunable=False)]
+        from_rgb = cast(ConvLayer, self.convs[0])
+        convs = [self._group("convs.0", from_rgb, sizes[0], first=0, prunable=False)]
         skips = []
-        for i, (before, after) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
-            convs.append(self._group(f"convs.{i}.conv1", self.convs[i].conv1, before, first=0))
-            convs.append(self._group(f"convs.{i}.conv2", self.convs[i].conv2, after, first=1))
-            name, count = f"convs.{i}.skip", self.convs[i].skip[1].weight.shape[0]
+        for i, (before, after) in enumerate(itertools.pairwise(sizes), start=1):
+            block = cast(ResBlock, self.convs[i])
+            convs.append(self._group(f"convs.{i}.conv1", block.conv1, before, first=0))
+            convs.append(self._group(f"convs.{i}.conv2", block.conv2, after, first=1))
+            name, count = f"convs.{i}.skip", len(block.conv2.gate)
             skips.append(FilterGroup(name, "skip", count, after, (Slice(f"{name}.1.weight", 0),)))
         convs.append(self._group("final_conv", self.final_conv, 4, first=0, prunable=False))
         return convs + skips

@@ -1,8 +1,10 @@
 """StyleGAN2's generator with skip connections (config F, arXiv:1912.04958), rosinality's parameter names."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +65,7 @@ class Generator(nn.Module):
         self.conv1 = StyledConv(channels[0], channels[0], d)
         self.to_rgb1 = ToRGB(channels[0], d)
         self.convs, self.to_rgbs = nn.ModuleList(), nn.ModuleList()
-        for before, after in zip(channels, channels[1:], strict=False):
+        for before, after in itertools.pairwise(channels):
             self.convs.append(StyledConv(before, after, d, up=True))
             self.convs.append(StyledConv(after, after, d))
             self.to_rgbs.append(ToRGB(after, d))
@@ -91,13 +93,13 @@ class Generator(nn.Module):
         Returns `[n 3 r r]`.
         """
         gates = gates or {}
-        noise = noise if noise is not None else [None] * (len(self.convs) + 1)
+        maps: Sequence[Tensor | None] = noise if noise is not None else [None] * (len(self.convs) + 1)
         x = self.input.input.expand(len(ws), -1, -1, -1).contiguous(memory_format=torch.channels_last)
-        x = self.conv1(x, ws[:, 0], noise[0], gates.get("conv1"))
+        x = self.conv1(x, ws[:, 0], maps[0], gates.get("conv1"))
         image = self.to_rgb1(x, ws[:, 1], None)
         for k, to_rgb in enumerate(self.to_rgbs):
             for i in (2 * k, 2 * k + 1):
-                x = self.convs[i](x, ws[:, i + 1], noise[i + 1], gates.get(f"convs.{i}"))
+                x = self.convs[i](x, ws[:, i + 1], maps[i + 1], gates.get(f"convs.{i}"))
             image = to_rgb(x, ws[:, 2 * k + 3], image)
         return image
 
@@ -115,7 +117,7 @@ class Generator(nn.Module):
     def filter_groups(self) -> list[FilterGroup]:
         """Every group of filters, from 4 pixels up: the styled convolutions, then their modulations' rows."""
         blocks = [("conv1", self.conv1, 4)]
-        blocks += [(f"convs.{i}", conv, 8 * 2 ** (i // 2)) for i, conv in enumerate(self.convs)]
+        blocks += [(f"convs.{i}", cast(StyledConv, conv), 8 * 2 ** (i // 2)) for i, conv in enumerate(self.convs)]
         convs, modulations = [], []
         for name, block, size in blocks:
             weight, bias = Slice(f"{name}.conv.weight", 1), Slice(f"{name}.activate.bias", 0)

@@ -10,6 +10,7 @@ All weights are at the equalised learning rate: stored ~ N(0, 1), used times 1 /
 
 import math
 from functools import cache
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -40,9 +41,8 @@ def blur(x: Tensor, pad: tuple[int, int], stride: int = 1, gain: float = 1.0) ->
 
 def upsample(x: Tensor) -> Tensor:
     """Twice the height and width: zeros between pixels, then the low-pass filter with gain 4. `[n c h w]`."""
-    n, c, h, w = x.shape
-    kernel = _binomial_kernel(4.0).to(x.device, x.dtype).expand(c, 1, 4, 4)
-    return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=c)
+    kernel = _binomial_kernel(4.0).to(x.device, x.dtype).expand(x.shape[1], 1, 4, 4)
+    return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
 
 
 class PixelNorm(nn.Module):
@@ -56,7 +56,13 @@ class EqualLinear(nn.Module):
     """Linear layer at the equalised learning rate, optionally activated. `[n in] -> [n out]`."""
 
     def __init__(
-        self, fan_in: int, fan_out: int, *, bias_init: float = 0.0, lr_mul: float = 1.0, activate: bool = False
+        self,
+        fan_in: int,
+        fan_out: int,
+        *,
+        bias_init: float = 0.0,
+        lr_mul: float = 1.0,
+        activate: bool = False,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(fan_out, fan_in) / lr_mul)
@@ -187,7 +193,7 @@ class ConvLayer(nn.Sequential):
 
     def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """`[n i h w], gate [o] or [n o] or None (own) -> [n o h' w']`."""
-        conv, activate = self[-2], self[-1]
+        conv, activate = cast(_Conv, self[-2]), cast(_Bias, self[-1])
         gain = self.gate * GAIN if gate is None else torch.full_like(self.gate, GAIN)
         scale = gain / math.sqrt(conv.weight[0].numel())
         weight, bias = conv.weight * scale[:, None, None, None], activate.bias * gain
@@ -206,7 +212,7 @@ class SkipConv(nn.Sequential):
         super().__init__(_Blur(1, 2), _Conv(channels_in, channels_out, 1))
 
     def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        weight = self[1].weight
+        weight = cast(_Conv, self[1]).weight
         return F.conv2d(self[0](x), weight / math.sqrt(weight.shape[1]))
 
 
@@ -226,9 +232,9 @@ class ResBlock(nn.Module):
 def minibatch_stddev(x: Tensor, minibatches: int, group: int = 4) -> Tensor:
     """Append one channel: how much the samples of a group differ, averaged over channels and pixels.
 
-    `[n c h w] -> [n c+1 h w]`. `minibatches` concatenated batches are kept apart. The group size is the smallest divisor
-    of a batch that is at least `min(batch, group)`, so every batch size has one. Arranged as in the public code:
-    samples i, i + n/group, ... form a group.
+    `[n c h w] -> [n c+1 h w]`. `minibatches` concatenated batches are kept apart. The group size is the smallest
+    divisor of a batch that is at least `min(batch, group)`, so every batch size has one. Arranged as in the
+    public code: samples i, i + n/group, ... form a group.
     """
     n, c, h, w = x.shape
     batch = n // minibatches
