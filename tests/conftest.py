@@ -2,39 +2,22 @@
 
 import numpy as np
 import pytest
-import torch
+import tiny
 from PIL import Image
 
 from tenshot.models import Model, save_model
-from tenshot.nets import Discriminator, DiscriminatorSpec, Generator, GeneratorSpec
-from tenshot.sampling import measure_latent_avg_
-
-
-def make_tiny(resolution=16, channels=(16, 16, 16), latent_size=16, mapping_depth=2, seed=0) -> Model:
-    """A pair of networks with random weights, biases and noise strengths; one seed, one pair."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        generator = Generator(GeneratorSpec(resolution, tuple(channels), latent_size, mapping_depth))
-        discriminator = Discriminator(DiscriminatorSpec(resolution, tuple(channels)))
-        with torch.no_grad():
-            for network in (generator, discriminator):
-                for name, parameter in network.named_parameters():
-                    if name.endswith(("activate.bias", "noise.weight", "to_rgb1.bias")):
-                        parameter.normal_(0, 0.1)
-    measure_latent_avg_(generator)
-    return Model(generator.eval(), discriminator, {"kind": "source", "name": "tiny"})
 
 
 @pytest.fixture(scope="session")
 def tiny_factory():
-    """`make_tiny`: networks of any shape."""
-    return make_tiny
+    """Networks of any shape."""
+    return tiny.tiny_model
 
 
 @pytest.fixture
 def tiny_model() -> Model:
-    """Networks of 16 px, 16 channels, latent size 16 and two mapping layers; a test may change them."""
-    return make_tiny()
+    """Networks of 16 px; a test may change them."""
+    return tiny.tiny_model()
 
 
 @pytest.fixture

@@ -4,24 +4,29 @@ import torch
 
 from tenshot.models import Model
 from tenshot.nets import Discriminator, DiscriminatorSpec, Generator, GeneratorSpec
+from tenshot.sampling import measure_latent_avg_
 
-CHANNELS = (12, 10, 8)
 
-
-def tiny_model(*, dtype: torch.dtype = torch.float32, seed: int = 0) -> Model:
-    """16 px, latent 16, two mapping layers; every parameter moved off its initial value."""
-    rng = torch.Generator().manual_seed(seed)
-    generator = Generator(GeneratorSpec(16, CHANNELS, latent_size=16, mapping_depth=2))
-    discriminator = Discriminator(DiscriminatorSpec(16, CHANNELS))
-    for network in (generator, discriminator):
-        for parameter in network.parameters():
-            jitter = torch.randn(parameter.shape, generator=rng)
-            parameter.data.copy_(
-                parameter.data * 0.0 + jitter if parameter.dim() > 1 else parameter.data + 0.3 * jitter
-            )
-    for layer in generator.style[1:]:
-        layer.weight.data *= 100.0  # stored over lr_mul
-    return Model(generator.to(dtype), discriminator.to(dtype), {"kind": "source", "name": "tiny"})
+def tiny_model(
+    resolution: int = 16,
+    channels: tuple[int, ...] = (12, 10, 8),
+    latent_size: int = 16,
+    mapping_depth: int = 2,
+    *,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> Model:
+    """16 px, latent 16, two mapping layers; every parameter moved off its initial value. One seed, one pair."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        generator = Generator(GeneratorSpec(resolution, tuple(channels), latent_size, mapping_depth))
+        discriminator = Discriminator(DiscriminatorSpec(resolution, tuple(channels)))
+        for network in (generator, discriminator):
+            for parameter in network.parameters():
+                if parameter.dim() == 1 or parameter.shape[1:] == (3, 1, 1):  # biases, noise strengths
+                    parameter.data += 0.3 * torch.randn(parameter.shape)
+    measure_latent_avg_(generator)
+    return Model(generator.to(dtype).eval(), discriminator.to(dtype), {"kind": "source", "name": "tiny"})
 
 
 def tiny_shots(count: int = 6, *, seed: int = 0) -> torch.Tensor:

@@ -18,6 +18,7 @@ from tenshot.files import make_folder
 from tenshot.methods import METHODS, Dap, Method
 from tenshot.models import load_model, save_model
 from tenshot.progress import ProgressLine
+from tenshot.runs import RunDir
 from tenshot.sampling import check_truncation
 from tenshot.sampling import generate as sample
 from tenshot.seeds import parse_seeds, write_images
@@ -64,13 +65,15 @@ def adapt(arguments: list[str]) -> int:
         return _finished(console, Path(flags.resume))
     if not config.shots:
         raise TenshotError("no images were given: name a folder or zip of them, for example `tenshot adapt my_images`")
+    out = Path(flags.out) if flags.out else _default_out(config.shots)
+    if not flags.dry_run:
+        RunDir(out).check(overwrite=flags.overwrite)  # before the work of loading
     source = load_model(config.source)
     intake = load_images(config.shots, source.resolution)
     console.print(intake_table(intake))
     if flags.dry_run:
         plan.show(console, config, source, intake)
         return 0
-    out = Path(flags.out) if flags.out else _default_out(config.shots)
     with ProgressLine(console) as watch, _Signals(watch):
         loop.start(config, out=out, overwrite=flags.overwrite, watch=watch, intake=intake)
     return _finished(console, out)

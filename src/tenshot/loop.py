@@ -7,6 +7,7 @@ images ----> data ----> adapt <---- methods/X   (what trains, which filters)
                         runs ----> sampling ----> sheets
 """
 
+import math
 import platform
 import time
 from collections.abc import Callable
@@ -54,6 +55,10 @@ class Stopped(TenshotError):
     """As shells report Ctrl-C; 143 after SIGTERM."""
 
 
+class Diverged(TenshotError):
+    """Losses are no longer numbers. Checkpoints from before are kept."""
+
+
 def adapt(
     shots: str | Path,
     *,
@@ -95,7 +100,7 @@ def start(
                 save_png(grid(image[None], 1), run.shots / f"{i:04d}.png")
             run.write_config(config.to_json())
         return _loop(adaptation, 0, source, run, watch)
-    except TenshotError:
+    except BaseException:
         if run:
             run.discard()
         raise
@@ -135,6 +140,8 @@ def _loop(adaptation: Adaptation, first: int, source: Model, run: RunDir | None,
     for step in range(first, config.steps):
         started = time.perf_counter()
         stats = run_step(adaptation, step)
+        if broken := [name for name, value in stats.items() if not math.isfinite(value)]:
+            raise Diverged(f"{broken[0]} is not finite at step {step + 1}: try a lower --lr than {config.lr:g}")
         stats |= {"pruned": pruned_share(adaptation), "seconds": round(time.perf_counter() - started, 4)}
         done = step + 1
         is_last = done == config.steps

@@ -44,15 +44,9 @@ class RunDir:
     def create(cls, path: Path, *, overwrite: bool = False) -> "RunDir":
         """A new run's folder. One that holds a run already is refused, or emptied of it with `overwrite`."""
         run = cls(path)
+        run.check(overwrite=overwrite)
         if run.config.is_file():
-            if not overwrite:
-                raise TenshotError(
-                    f"{path} holds a run already: resume it (--resume {path}), replace it (--overwrite), "
-                    "or choose another --out"
-                )
             run._clear()
-        elif path.is_dir() and any(path.iterdir()):
-            raise TenshotError(f"{path} is a folder with other things in it: choose another --out")
         run._made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             for folder in (run.shots, run.samples, run.checkpoints):
@@ -61,6 +55,26 @@ class RunDir:
             run.discard()
             raise
         return run
+
+    def check(self, *, overwrite: bool) -> None:
+        """Raises TenshotError where `create` would refuse."""
+        if self.config.is_file():
+            if not overwrite:
+                raise TenshotError(
+                    f"{self.path} holds a run already: resume it (--resume {self.path}), replace it (--overwrite), "
+                    "or choose another --out"
+                )
+            if not self._is_ours():
+                raise TenshotError(f"{self.path} has a config.json that is not a run's: choose another --out")
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise TenshotError(f"{self.path} is a folder with other things in it: choose another --out")
+
+    def _is_ours(self) -> bool:
+        try:
+            values = json.loads(self.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(values, dict) and {"shots", "source", "method"} <= values.keys()
 
     def _clear(self) -> None:
         with told_as_sentence("clear", self.path):
@@ -94,7 +108,10 @@ class RunDir:
             return []
         with told_as_sentence("read", path):
             lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise TenshotError(f"{path} is damaged ({error}): delete it, it only keeps a record") from error
 
     def rewind(self, step: int) -> None:
         """Drop journal entries after a step, so that a resumed run writes each once."""

@@ -22,7 +22,7 @@ def noises(seeds: Sequence[int], generator: Generator) -> list[Tensor]:
     return [torch.cat(layer) for layer in zip(*per_seed, strict=True)]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def generate(
     generator: Generator, seeds: Sequence[int], *, truncation: float = 1.0, batch: int = 8
 ) -> Iterator[Tensor]:

@@ -212,6 +212,8 @@ def snapshot(run: Adaptation) -> dict[str, Tensor]:
 
 def restore(run: Adaptation, tensors: dict[str, Tensor]) -> None:
     """Set a run that has just begun to a snapshot. Raises TenshotError where the two do not fit."""
+    if "path_mean" not in tensors:
+        raise TenshotError("the checkpoint was not written by tenshot: it has no path_mean")
     run.path_mean = tensors["path_mean"]
     run.state = {k.removeprefix("state/"): v for k, v in tensors.items() if k.startswith("state/")}
     for part, network in _networks(run.nets).items():
