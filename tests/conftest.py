@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import tiny
 from PIL import Image
 
+import tiny
 from tenshot.models import Model, save_model
 
 

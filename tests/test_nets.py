@@ -447,3 +447,32 @@ def test_parameter_counts_equal_the_published_ones(resolution, generator_size, d
 def test_a_resolution_that_is_no_power_of_two_from_16_to_1024_is_refused(resolution):
     with pytest.raises(ValueError, match=f"resolution {resolution} is not a power of two"):
         channel_plan(resolution)
+
+
+@pytest.mark.parametrize("resolution", [16, 64])
+def test_arguments_that_do_not_fit_are_refused_with_their_value(resolution):
+    channels = channel_plan(resolution, base=64, cap=8)
+    g = Generator(GeneratorSpec(resolution, channels, 8, 1))
+    d = Discriminator(DiscriminatorSpec(resolution, channels))
+    ws, images = torch.randn(2, g.spec.layers, 8), torch.randn(3, 3, resolution, resolution)
+    for call, message in (
+        (lambda: g.synthesise(ws, gates={"convs.99": torch.ones(8)}), r"no block convs\.99"),
+        (lambda: d(images, gates={"convs.1": torch.ones(8)}), r"no block convs\.1 "),
+        (lambda: g.synthesise(ws[:, 1:]), r"ws is \[2, "),
+        (lambda: g.synthesise(ws, noise=[torch.zeros(2, 1, 4, 4)]), "1 noise maps, expected"),
+        (lambda: d(images[..., 1:]), "images are"),
+        (lambda: d(images, minibatches=2), "3 images cannot be 2 minibatches"),
+        (lambda: d(images[:0]), "0 images cannot be"),
+        (lambda: GeneratorSpec(resolution, channels[1:]), "channels"),
+        (lambda: DiscriminatorSpec(resolution, (*channels[1:], 0)), "channels"),
+        (lambda: GeneratorSpec(48, channels), "resolution 48 is not a power of two"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_a_first_forward_on_the_meta_device_does_no_harm_to_later_ones():
+    spec = DiscriminatorSpec(16, (2, 2, 2))
+    with torch.device("meta"):
+        Discriminator(spec)(torch.empty(1, 3, 16, 16))
+    assert torch.isfinite(Discriminator(spec)(torch.randn(1, 3, 16, 16))).all()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tenshot.filters import FilterGroup, Slice
-from tenshot.nets.generator import pixel_sizes
+from tenshot.nets.generator import check_channels, check_gates, pixel_sizes
 from tenshot.nets.layers import ConvLayer, EqualLinear, ResBlock, minibatch_stddev
 
 
@@ -20,6 +20,9 @@ class DiscriminatorSpec:
     resolution: int
     channels: tuple[int, ...]
     """At 4, 8, ..., resolution pixels."""
+
+    def __post_init__(self) -> None:
+        check_channels(self.resolution, self.channels)
 
 
 class Discriminator(nn.Module):
@@ -40,9 +43,16 @@ class Discriminator(nn.Module):
         """Logits `[n]`.
 
         gates: block name -> `[c]` or `[n c]`, used in place of the block's own gate. `minibatches`: how many batches of
-        equal size `images` concatenates; each gets its own minibatch statistics, as if it came alone.
+        equal size `images` concatenates; each gets its own minibatch statistics, as if it came alone. Raises
+        ValueError where sizes or names do not fit.
         """
         gates = gates or {}
+        check_gates(gates, [group.name for group in self.filter_groups() if group.gated])
+        size = self.spec.resolution
+        if images.shape[1:] != (3, size, size):
+            raise ValueError(f"images are {list(images.shape)}, expected [n, 3, {size}, {size}]")
+        if len(images) < 1 or len(images) % minibatches:
+            raise ValueError(f"{len(images)} images cannot be {minibatches} minibatches of one size")
         x = images.contiguous(memory_format=torch.channels_last)
         x = self.convs[0](x, gates.get("convs.0"))
         for i in range(1, len(self.convs)):

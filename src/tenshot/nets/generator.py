@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -28,6 +28,19 @@ def pixel_sizes(resolution: int) -> tuple[int, ...]:
     return tuple(2**k for k in range(2, int(math.log2(resolution)) + 1))
 
 
+def check_channels(resolution: int, channels: tuple[int, ...]) -> None:
+    """Raises ValueError unless there is one count, at least 1, for 4, 8, ..., `resolution` pixels."""
+    sizes = pixel_sizes(resolution)
+    if len(channels) != len(sizes) or min(channels) < 1:
+        raise ValueError(f"channels {channels}: {resolution} px needs {len(sizes)} positive numbers, for {sizes}")
+
+
+def check_gates(gates: Mapping[str, Tensor], blocks: Iterable[str]) -> None:
+    """Raises ValueError for a gate of a block that does not exist."""
+    if unknown := sorted(set(gates) - set(blocks)):
+        raise ValueError(f"there is no block {', '.join(unknown)} to gate; blocks are {', '.join(sorted(blocks))}")
+
+
 @dataclass(frozen=True)
 class GeneratorSpec:
     """All that fixes the generator's shape."""
@@ -37,6 +50,9 @@ class GeneratorSpec:
     """At 4, 8, ..., resolution pixels."""
     latent_size: int = 512
     mapping_depth: int = 8
+
+    def __post_init__(self) -> None:
+        check_channels(self.resolution, self.channels)
 
     @property
     def layers(self) -> int:
@@ -90,9 +106,14 @@ class Generator(nn.Module):
 
         ws: `[n layers d]`. noise: one `[n 1 h w]` per styled convolution (`draw_noise`), None = no noise. gates: block
         name -> `[c]` or `[n c]`, used in place of the block's own gate; names not given use their own.
-        Returns `[n 3 r r]`.
+        Returns `[n 3 r r]`. Raises ValueError where counts or names do not fit the network.
         """
         gates = gates or {}
+        check_gates(gates, ["conv1", *(f"convs.{i}" for i in range(len(self.convs)))])
+        if ws.shape[1:] != (self.spec.layers, self.spec.latent_size):
+            raise ValueError(f"ws is {list(ws.shape)}, expected [n, {self.spec.layers}, {self.spec.latent_size}]")
+        if noise is not None and len(noise) != len(self.convs) + 1:
+            raise ValueError(f"{len(noise)} noise maps, expected {len(self.convs) + 1}")
         maps: Sequence[Tensor | None] = noise if noise is not None else [None] * (len(self.convs) + 1)
         x = self.input.input.expand(len(ws), -1, -1, -1).contiguous(memory_format=torch.channels_last)
         x = self.conv1(x, ws[:, 0], maps[0], gates.get("conv1"))

@@ -9,7 +9,6 @@ All weights are at the equalised learning rate: stored ~ N(0, 1), used times 1 /
 """
 
 import math
-from functools import cache
 from typing import cast
 
 import torch
@@ -25,15 +24,18 @@ def leaky_relu(x: Tensor) -> Tensor:
     return F.leaky_relu(x, SLOPE)
 
 
-@cache
-def _binomial_kernel(gain: float) -> Tensor:
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64)
-    return torch.outer(taps, taps) * (gain / 64.0)
+_TAPS = (1.0, 3.0, 3.0, 1.0)
+
+
+def _binomial_kernel(x: Tensor, gain: float) -> Tensor:
+    """One filter per channel of x, `[c 1 4 4]`; its taps sum to `gain`."""
+    kernel = x.new_tensor([[a * b * gain / 64.0 for b in _TAPS] for a in _TAPS])
+    return kernel.expand(x.shape[1], 1, 4, 4)
 
 
 def blur(x: Tensor, pad: tuple[int, int], stride: int = 1, gain: float = 1.0) -> Tensor:
     """Low-pass filter [1, 3, 3, 1] x [1, 3, 3, 1] / 64, times `gain`, each channel by itself. `[n c h w]`."""
-    kernel = _binomial_kernel(gain).to(x.device, x.dtype).expand(x.shape[1], 1, 4, 4)
+    kernel = _binomial_kernel(x, gain)
     if pad[0] != pad[1]:
         x, pad = F.pad(x, (*pad, *pad)), (0, 0)
     return F.conv2d(x, kernel, stride=stride, padding=pad[0], groups=x.shape[1])
@@ -41,8 +43,7 @@ def blur(x: Tensor, pad: tuple[int, int], stride: int = 1, gain: float = 1.0) ->
 
 def upsample(x: Tensor) -> Tensor:
     """Twice the height and width: zeros between pixels, then the low-pass filter with gain 4. `[n c h w]`."""
-    kernel = _binomial_kernel(4.0).to(x.device, x.dtype).expand(x.shape[1], 1, 4, 4)
-    return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
+    return F.conv_transpose2d(x, _binomial_kernel(x, 4.0), stride=2, padding=1, groups=x.shape[1])
 
 
 class PixelNorm(nn.Module):
