@@ -108,8 +108,8 @@ def _build(kind: type, values: Any, where: str) -> Any:
     given: dict[str, Any] = {}
     for name, value in values.items():
         hint = hints[name]
-        if dataclasses.is_dataclass(hint) and not isinstance(value, hint):
-            value = _build(hint, value, where)  # type: ignore[arg-type]
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint) and not isinstance(value, hint):
+            value = _build(hint, value, where)
         elif hint is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         elif not _fits(value, hint):

@@ -233,8 +233,7 @@ def _file(path: Path, name: str, root: Path | None = None) -> _Found:
     """`path` as a candidate. Links must stay below `root`; a pipe or device would block whoever opens it."""
     reason = suffix_refusal(name)
     try:
-        is_link = root is not None and path.is_symlink()
-        if is_link and not path.resolve().is_relative_to(root.resolve()):
+        if root is not None and path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
             reason = "a link out of the folder: copy the file itself here"
         elif not stat.S_ISREG(path.stat().st_mode):
             reason = "not an ordinary file"

@@ -10,7 +10,7 @@ import io
 import warnings
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
@@ -128,7 +128,7 @@ def to_rgb(picture: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
         picture, managed = _to_srgb(picture, profile)
         steps.extend(managed)
     picture = picture.convert("RGB")
-    if alpha is not None and alpha.getextrema()[0] < 255:
+    if alpha is not None and cast(tuple[int, int], alpha.getextrema())[0] < 255:
         white = Image.new("RGB", picture.size, "white")
         white.paste(picture, mask=alpha)
         picture = white
@@ -281,7 +281,7 @@ def _to_srgb(picture: Image.Image, profile: bytes) -> tuple[Image.Image, tuple[s
         if "sRGB" in (ImageCms.getProfileDescription(source) or ""):
             return picture, ()
         kinds = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
-        if kinds.get(picture.mode) != source.profile.xcolor_space.strip():
+        if kinds.get(picture.mode) != getattr(source.profile, "xcolor_space", "").strip():
             return picture, ("colour profile of another kind ignored",)
         managed = ImageCms.profileToProfile(picture, source, _srgb(), outputMode="RGB")
     except (ImageCms.PyCMSError, ImportError, OSError, TypeError, ValueError):

@@ -123,9 +123,11 @@ class Dap(Method):
             context.record(_report(step, network, groups, state))
 
     def _watched(self, nets: Nets) -> list[tuple[Network, list[FilterGroup]]]:
-        both: dict[Network, Any] = {"generator": nets.generator, "discriminator": nets.discriminator}
-        watched = {name: [g for g in net.filter_groups() if self.may_prune(name, g)] for name, net in both.items()}
-        return [(name, groups) for name, groups in watched.items() if groups]
+        watched: list[tuple[Network, list[FilterGroup]]] = [
+            ("generator", [g for g in nets.generator.filter_groups() if self.may_prune("generator", g)]),
+            ("discriminator", [g for g in nets.discriminator.filter_groups() if self.may_prune("discriminator", g)]),
+        ]
+        return [(name, groups) for name, groups in watched if groups]
 
     def _track(
         self, network: Network, groups: list[FilterGroup], fisher: Importance, state: State, beta: float

@@ -75,8 +75,8 @@ class SameConv(nn.Conv2d):
         if self.uneven is None:
             self.padding = (near, near)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x if self.uneven is None else F.pad(x, self.uneven))
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input if self.uneven is None else F.pad(input, self.uneven))
 
 
 class Block(nn.Module):
@@ -169,7 +169,7 @@ def load(device: torch.device | str = "cpu") -> EffLite0:
     state = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     net = EffLite0()
     net.load_state_dict(fold(state))
-    return net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    return net.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
 
 
 def weights_path() -> Path:

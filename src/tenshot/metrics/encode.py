@@ -80,5 +80,5 @@ def cache_key(extractor: EffLite0, images: Tensor) -> str:
     facts = (extractor.name, extractor.weights_sha256, extractor.resize, tuple(images.shape))
     digest = hashlib.sha256(repr(facts).encode())
     for batch in images.split(256):
-        digest.update(batch.cpu().contiguous().numpy())
+        digest.update(batch.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

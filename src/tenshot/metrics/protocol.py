@@ -135,7 +135,9 @@ def score(
             side = one_size(images, what, side)
     shot_features, intra = encode_shots(extractor, shots, chosen, seed)
     real_limit = max(metric.n_real for metric in chosen.values())
-    real_features = pooled_features(extractor, reals, real_limit, cache_dir) if real_limit else torch.empty(0, 0)
+    real_features = torch.empty(0, 0)
+    if real_limit and reals is not None:
+        real_features = pooled_features(extractor, reals, real_limit, cache_dir)
     fake_features, side = encode_fakes(extractor, fakes, chosen, intra, side)
     warn_if_few(chosen, len(fake_features), len(real_features))
 
@@ -147,7 +149,7 @@ def score(
             **metric.measure(sets),
             "n_fake": len(sets.fakes),
             "n_real": len(sets.reals),
-            "n_shots": len(shots) if metric.shots else 0,
+            "n_shots": len(sets.shots) if metric.shots else 0,
             "side": side[1],
             "seed": seed,
             "extractor": extractor.name,
@@ -194,7 +196,7 @@ def encode_shots(
     extractor: efflite.EffLite0, shots: Tensor | None, chosen: dict[str, Metric], seed: int
 ) -> tuple[Tensor, IntraDist | None]:
     """Pooled features of the shots and, if a metric reads maps, an accumulator with a cluster per shot."""
-    if not any(metric.shots for metric in chosen.values()):
+    if shots is None or not any(metric.shots for metric in chosen.values()):
         return torch.empty(0, 0), None
     maps = any(metric.maps for metric in chosen.values())
     encoded = [extractor(batch, stages=maps) for batch in batches(shots, len(shots), "shots")]
