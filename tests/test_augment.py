@@ -32,6 +32,13 @@ def test_diffaug_hides_at_most_a_quarter_and_an_eighth_at_the_border():
     assert seen.max() > 0.85  # a square in the corner hides little
 
 
+def test_diffaug_changes_the_share_of_images_it_is_told_to():
+    images = torch.rand(400, 3, 8, 8)
+    unchanged = (diffaug(images, rng(), p=0.25) == images).all(dim=(1, 2, 3))
+    assert 0.68 < unchanged.float().mean() < 0.82
+    assert torch.equal(diffaug(images, rng(), p=0.0), images)
+
+
 def test_every_image_is_augmented_by_itself():
     image = torch.rand(1, 3, 16, 16).expand(8, -1, -1, -1)
     augmented = diffaug(image, rng())

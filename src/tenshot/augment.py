@@ -16,11 +16,17 @@ def flip(images: Tensor, rng: torch.Generator) -> Tensor:
     return torch.where(mirrored.to(images.device), images.flip(3), images)
 
 
-def diffaug(images: Tensor, rng: torch.Generator) -> Tensor:
+def diffaug(images: Tensor, rng: torch.Generator, p: float = 1.0) -> Tensor:
     """Colour, translation by up to 1/8, and a cut-out square of half the size (DiffAugment, arXiv:2006.10738).
 
-    `[n 3 h w]` in [-1, 1]; may leave that range. Differentiable any number of times with respect to the images.
+    `[n 3 h w]` in [-1, 1]; may leave that range. p: probability that an image is changed, by all three together (1 in
+    the paper). Differentiable any number of times with respect to the images.
     """
+    is_changed = (torch.rand(len(images), 1, 1, 1, generator=rng) < p).to(images.device)
+    return torch.where(is_changed, _diffaug(images, rng), images)
+
+
+def _diffaug(images: Tensor, rng: torch.Generator) -> Tensor:
     n, _, height, width = images.shape
 
     def uniform(low: float, high: float) -> Tensor:

@@ -29,12 +29,16 @@ class RunConfig:
     seed: int = 0
     """Of everything random. The same seed on the same machine gives the same generator."""
     lr: float = 0.002
-    """Adam's learning rate before the correction for lazy regularisation."""
+    """Adam's learning rate of G, before the correction for lazy regularisation."""
+    lr_ratio: float = 2.0
+    """D's learning rate over G's. The public few-shot code: 1."""
     beta1: float = 0.0
     """Adam's first-moment decay. The field uses 0."""
-    augment: Augment = "flip"
-    """What is done to images before D sees them. none; flip: mirror half of the shots; diffaug: flip, colour,
-    translation and cutout."""
+    augment: Augment = "diffaug"
+    """What is done to images before D sees them. none; flip: mirror half of the shots; diffaug: flip, and
+    colour, translation and cutout of shots and generated images alike."""
+    augment_p: float = 0.5
+    """Share of images that diffaug changes."""
     r1_gamma: float = 10.0
     """Weight of D's R1 penalty."""
     r1_every: int = 16
@@ -45,7 +49,7 @@ class RunConfig:
     """Steps between path-length penalties. 0 = never."""
     mixing: float = 0.9
     """Probability that a batch mixes two latents at a random layer."""
-    ema_half_life: int = 1250
+    ema_half_life: int = 500
     """Images after which the averaged generator has forgotten half. The public few-shot code: 1250 at batch 4."""
     sample_every: int = 100
     """Steps between sample sheets. 0 = only the last."""
@@ -57,9 +61,10 @@ class RunConfig:
             value = getattr(self, name)
             if not value >= least:
                 raise TenshotError(f"--{name.replace('_', '-')} is {value}: it must be at least {least}")
-        for name in ("mixing", "beta1"):
+        for name in ("mixing", "beta1", "augment_p"):
             if not 0 <= getattr(self, name) <= 1:
-                raise TenshotError(f"--{name} is {getattr(self, name)}: it must be between 0 and 1")
+                flag = name.replace("_", "-")
+                raise TenshotError(f"--{flag} is {getattr(self, name)}: it must be between 0 and 1")
 
     def to_json(self) -> str:
         """A JSON object: every setting, the method by name and its settings under that name."""
@@ -73,6 +78,7 @@ _LEAST = {
     "batch": 1,
     "seed": 0,
     "lr": 0.0,
+    "lr_ratio": 0.0,
     "r1_gamma": 0.0,
     "r1_every": 0,
     "path_weight": 0.0,

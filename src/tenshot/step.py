@@ -63,20 +63,20 @@ def begin(config: RunConfig, source: Model, shots: Tensor) -> Adaptation:
         discriminator_ema=copy.deepcopy(discriminator).requires_grad_(False)
         if method.needs_discriminator_ema()
         else None,
-        optimiser_g=_adam(generator, config, config.path_every),
-        optimiser_d=_adam(discriminator, config, config.r1_every),
+        optimiser_g=_adam(generator, config, config.lr, config.path_every),
+        optimiser_d=_adam(discriminator, config, config.lr * config.lr_ratio, config.r1_every),
     )
     adaptation = Adaptation(config, shots, nets, {}, torch.tensor(float("nan")))
     adaptation.state = method.setup(_context(adaptation, 0))
     return adaptation
 
 
-def _adam(network: torch.nn.Module, config: RunConfig, every: int) -> torch.optim.Adam:
+def _adam(network: torch.nn.Module, config: RunConfig, lr: float, every: int) -> torch.optim.Adam:
     """Adam corrected for lazy regularisation: as many more steps as there are penalties (StyleGAN2, appendix B)."""
     ratio = every / (every + 1) if every else 1.0
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     betas = (config.beta1**ratio, 0.99**ratio)
-    return torch.optim.Adam(trained, lr=config.lr * ratio, betas=betas, eps=1e-8, fused=True)
+    return torch.optim.Adam(trained, lr=lr * ratio, betas=betas, eps=1e-8, fused=True)
 
 
 def run_step(run: Adaptation, step: int) -> Stats:
@@ -179,7 +179,7 @@ def _styles(run: Adaptation, n: int, rng: torch.Generator) -> Tensor:
 
 
 def _augmented(run: Adaptation, images: Tensor, rng: torch.Generator) -> Tensor:
-    return diffaug(images, rng) if run.config.augment == "diffaug" else images
+    return diffaug(images, rng, run.config.augment_p) if run.config.augment == "diffaug" else images
 
 
 def _reals(run: Adaptation, step: int, rng: torch.Generator) -> Tensor:
