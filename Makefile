@@ -3,30 +3,36 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format install clean
+.PHONY: demo test check format install develop clean
 
 install: $(VENV)/.installed
+develop: $(VENV)/.developed
 
 # torch is installed on its own first, so that a CPU build that pip can find locally is taken as it is.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/pip install --quiet torch
-	$(BIN)/pip install --quiet --editable ".[bench]" --group dev
+	$(BIN)/pip install --quiet --editable ".[bench]"
+	touch $@
+
+$(VENV)/.developed: $(VENV)/.installed
+	$(BIN)/pip install --quiet --group dev
 	touch $@
 
 demo: install
 	$(BIN)/tenshot adapt examples/robots --out runs/robots --overwrite
+	@echo "open runs/robots/sheet.png"
 
-test: install
+test: develop
 	$(BIN)/python -m pytest
 
-check: install
+check: develop
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-format: install
+format: develop
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

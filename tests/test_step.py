@@ -8,7 +8,7 @@ from tenshot.config import RunConfig
 from tenshot.errors import TenshotError
 from tenshot.methods import Finetune
 from tenshot.models import Model
-from tenshot.step import average_, begin, restore, run_step, snapshot
+from tenshot.step import average_, begin, lr_factor, restore, run_step, snapshot
 
 
 def begun(**settings):
@@ -27,6 +27,18 @@ def test_the_ratio_scales_the_discriminators_learning_rate_alone():
     one, three = begun(lr_ratio=1.0), begun(lr_ratio=3.0)
     assert three.nets.optimiser_d.param_groups[0]["lr"] == pytest.approx(3 * one.nets.optimiser_d.param_groups[0]["lr"])
     assert three.nets.optimiser_g.param_groups[0]["lr"] == one.nets.optimiser_g.param_groups[0]["lr"]
+
+
+def test_learning_rates_fall_to_zero_over_the_last_share_of_the_run():
+    factors = [lr_factor(step, 100, 0.4) for step in range(100)]
+    assert factors[:61] == [1.0] * 61
+    assert factors[80] == pytest.approx(0.5) and factors[99] == pytest.approx(0.025)
+    assert lr_factor(99, 100, 0.0) == 1.0
+
+    run = begun(steps=10, lr_decay=0.5, lr_ratio=1.0)
+    run_step(run, 9)
+    assert run.nets.optimiser_g.param_groups[0]["lr"] == pytest.approx(0.0016 / 5)
+    assert run.nets.optimiser_d.param_groups[0]["lr"] == pytest.approx(0.001882 / 5, rel=1e-3)
 
 
 def test_the_published_average_forgets_half_in_312_steps_of_4_images():

@@ -32,6 +32,8 @@ class RunConfig:
     """Adam's learning rate of G, before the correction for lazy regularisation."""
     lr_ratio: float = 2.0
     """D's learning rate over G's. The public few-shot code: 1."""
+    lr_decay: float = 0.4
+    """Share of the run, at its end, over which both learning rates fall to 0. The public few-shot code: 0."""
     beta1: float = 0.0
     """Adam's first-moment decay. The field uses 0."""
     augment: Augment = "diffaug"
@@ -61,7 +63,7 @@ class RunConfig:
             value = getattr(self, name)
             if not value >= least:
                 raise TenshotError(f"--{name.replace('_', '-')} is {value}: it must be at least {least}")
-        for name in ("mixing", "beta1", "augment_p"):
+        for name in ("mixing", "beta1", "augment_p", "lr_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 flag = name.replace("_", "-")
                 raise TenshotError(f"--{flag} is {getattr(self, name)}: it must be between 0 and 1")

@@ -76,7 +76,13 @@ def _adam(network: torch.nn.Module, config: RunConfig, lr: float, every: int) ->
     ratio = every / (every + 1) if every else 1.0
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     betas = (config.beta1**ratio, 0.99**ratio)
-    return torch.optim.Adam(trained, lr=lr * ratio, betas=betas, eps=1e-8, fused=True)
+    group = {"params": trained, "initial_lr": lr * ratio}
+    return torch.optim.Adam([group], lr=lr * ratio, betas=betas, eps=1e-8, fused=True)
+
+
+def lr_factor(step: int, steps: int, decay: float) -> float:
+    """1, then falling linearly to 0 over the last `decay` of the run; above 0 at every step."""
+    return min(1.0, (steps - step) / (decay * steps)) if decay else 1.0
 
 
 def run_step(run: Adaptation, step: int) -> Stats:
@@ -85,6 +91,8 @@ def run_step(run: Adaptation, step: int) -> Stats:
     rng = generator_for(config.seed, "step", step)
     context = _context(run, step)
     reals = _reals(run, step, rng)
+    for group in run.nets.optimiser_g.param_groups + run.nets.optimiser_d.param_groups:
+        group["lr"] = group["initial_lr"] * lr_factor(step, config.steps, config.lr_decay)
     method.before_step(context, run.state)
 
     stats = _train("d", _discriminator_phase, run, context, reals, rng)
