@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tiny import tiny_model, tiny_shots
 
 from tenshot.config import RunConfig
 from tenshot.errors import TenshotError
 from tenshot.methods import Finetune
 from tenshot.models import Model
 from tenshot.step import average_, begin, lr_factor, restore, run_step, snapshot
+from tiny import tiny_model, tiny_shots
 
 
 def begun(**settings):
