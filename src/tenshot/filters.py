@@ -39,7 +39,7 @@ class Slice:
         """A mask `[count]`, shaped to go along this slice's axis of a tensor."""
         shape = [1] * tensor.dim()
         shape[self.axis] = -1
-        return mask.view(shape)
+        return mask.to(tensor.device).view(shape)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,9 @@ def _reset_moments_(moments: dict[str, Tensor], piece: Slice, idle: Tensor, woke
     mean, square = moments["exp_avg"], moments["exp_avg_sq"]
     tuned = ~idle & ~woken
     if woken.any() and tuned.any():
-        typical = square.index_select(piece.axis, tuned.nonzero().flatten()).mean(dim=piece.axis, keepdim=True)
+        typical = square.index_select(piece.axis, tuned.nonzero().flatten().to(square.device)).mean(
+            dim=piece.axis, keepdim=True
+        )
         square.copy_(torch.where(piece.broadcast(woken, square), typical, square))
     mean.masked_fill_(piece.broadcast(idle, mean), 0.0)
     square.masked_fill_(piece.broadcast(idle, square), 0.0)
@@ -130,7 +132,7 @@ def mask_gradients_(fates: Fates, groups: list[FilterGroup], network: nn.Module)
     """Zero the gradients of every filter that is not tuned. Call between backward and the optimiser's step."""
     for group in groups:
         idle = fates[group.name] != Fate.TUNE
-        for piece in group.slices:
+        for piece in group.slices if idle.any() else ():
             gradient = network.get_parameter(piece.parameter).grad
             if gradient is not None:
                 gradient.masked_fill_(piece.broadcast(idle, gradient), 0.0)

@@ -1,6 +1,5 @@
 """What a run would do: settings, what trains in every layer, time and memory. Nothing is written."""
 
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -23,11 +22,13 @@ def show(console: Console, config: RunConfig, source: Model, intake: ImageSet) -
     console.print_json(config.to_json())
     adaptation = begin(config, source, intake.images)
     console.print(_layer_table(adaptation))
-    seconds, gibibytes = _measure(adaptation)
+    seconds = _seconds_a_step(adaptation)
     total = seconds * config.steps
     time_needed = f"{total / 60:.1f} minutes" if total >= 60 else f"{total:.0f} seconds"
     measured = f"{config.steps} steps of {seconds:.2f} s, measured on {MEASURED_STEPS} steps here"
-    console.print(f"about {time_needed}: {measured}\npeak memory {gibibytes:.1f} GiB", soft_wrap=True)
+    console.print(f"about {time_needed}: {measured}", soft_wrap=True)
+    if (peak := _peak_memory()) is not None:
+        console.print(f"peak memory {peak:.1f} GiB")
 
 
 def _layer_table(adaptation: Adaptation) -> Table:
@@ -60,12 +61,20 @@ def _layers(adaptation: Adaptation) -> Iterator[tuple[str, str, str, str, str]]:
                 yield network, key, f"{count:,}", share, str(filters) if filters else ""
 
 
-def _measure(adaptation: Adaptation) -> tuple[float, float]:
-    """Seconds a step, and the process's peak memory in GiB."""
+def _seconds_a_step(adaptation: Adaptation) -> float:
+    """Mean over a few steps after the first, in which the path-length penalty occurs as often as it will."""
     run_step(adaptation, 0)
     started = time.perf_counter()
     for step in range(1, MEASURED_STEPS + 1):
         run_step(adaptation, step)
-    seconds = (time.perf_counter() - started) / MEASURED_STEPS
+    return (time.perf_counter() - started) / MEASURED_STEPS
+
+
+def _peak_memory() -> float | None:
+    """The process's peak memory in GiB; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -66,7 +66,7 @@ def begin(config: RunConfig, source: Model, shots: Tensor) -> Adaptation:
         optimiser_g=_adam(generator, config, config.lr, config.path_every),
         optimiser_d=_adam(discriminator, config, config.lr * config.lr_ratio, config.r1_every),
     )
-    adaptation = Adaptation(config, shots, nets, {}, torch.tensor(float("nan")))
+    adaptation = Adaptation(config, shots, nets, {}, generator.latent_avg.new_tensor(float("nan")))
     adaptation.state = method.setup(_context(adaptation, 0))
     return adaptation
 
