@@ -17,7 +17,7 @@ def tiny_factory():
 @pytest.fixture
 def tiny_model() -> Model:
     """Networks of 16 px; a test may change them."""
-    return tiny.tiny_model()
+    return tiny.tiny_model(channels=(16, 16, 16))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ SRC = Path(__file__).parents[1] / "src"
 
 LEVELS = (
     {"errors", "randomness"},
-    {"filters", "losses", "augment", "files", "images"},
+    {"filters", "losses", "augment", "files", "images", "settings"},
     {"nets", "fisher", "pruning", "data", "sheets"},
     {"methods", "models"},
     {"config", "sampling", "runs", "seeds"},

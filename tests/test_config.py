@@ -28,16 +28,24 @@ def test_a_method_keeps_its_settings_under_its_own_name():
         ({"stepps": 5}, "unknown setting stepps; known are shots, source"),
         ({"dap": {"prune": 1}}, "unknown setting prune; known are"),
         ({"dap": {"guards": {"max": 1}}}, "unknown setting max"),
+        ({"method": {"name": "dap"}}, "there is no method {'name': 'dap'}"),
+        ({"beta1": 1}, "--beta1 is 1: it must be at least 0 and below 1"),
+        ({"dap": {"beta": 1}}, "--dap.beta is 1: it must be at least 0 and below 1"),
+        ({"dap": {"fisher_samples": 0}}, "--dap.fisher-samples is 0"),
+        ({"dap": {"guards": {"max_ratio": float("nan")}}}, "--dap.guards.max-ratio is nan"),
+        ({"dap": {"guards": {"min_alive": -1}}}, "--dap.guards.min-alive is -1"),
+        ({"dap": {"estimator": "weight", "revive": True}}, "--dap.revive is True"),
+        ({"dap": {"estimator": "wieght"}}, "--dap.estimator is 'wieght': it must be one of gate, weight"),
         ({"dap": 3}, "expected an object of settings for Dap, found 3"),
         ({"steps": "many"}, "steps is 'many'"),
         ({"steps": True}, "steps is True"),
         ({"augment": "blur"}, "augment is 'blur'"),
         ({"steps": 0}, "--steps is 0: it must be at least 1"),
         ({"mixing": 1.5}, "--mixing is 1.5: it must be between 0 and 1"),
-        ({"lr": -1}, "--lr is -1.0: it must be at least 0.0"),
+        ({"lr": -1}, "--lr is -1: it must be at least 0.0"),
         ({"method": "magic"}, "there is no method 'magic'; known are dap, finetune"),
         ({"method": "dap", "dap": {"every": 0}}, "--dap.every is 0: it must be at least 1"),
-        ({"dap": {"warmup": 0.9, "settle": 0.5}}, "--dap.warmup is 0.9 but --dap.settle is 0.5"),
+        ({"dap": {"warmup": 0.9, "settle": 0.5}}, "--dap.warmup is 0.9: it must be from 0 to settle, 0.5"),
         ({"dap": {"prune_mass": 1.0}}, "--dap.prune-mass is 1.0: it must be at least 0 and below 1"),
     ],
 )
@@ -63,7 +71,14 @@ def test_a_file_that_is_no_json_object_is_refused(tmp_path, text):
 
 
 def test_a_whole_number_is_taken_for_a_fraction():
-    assert build_method("dap", {"warmup": 0}).warmup == 0.0
+    assert build_method("dap", {"warmup": 0}) == Dap(warmup=0.0)
+
+
+def test_a_misspelt_choice_or_a_wrong_type_stops_in_python_too():
+    with pytest.raises(TenshotError, match="--augment is 'diffAug': it must be one of none, flip, diffaug"):
+        RunConfig(shots="x", augment="diffAug")  # type: ignore[arg-type]
+    with pytest.raises(TenshotError, match=r"--steps is 2\.5: it must be a whole number"):
+        RunConfig(shots="x", steps=2.5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", METHODS)

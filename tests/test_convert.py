@@ -350,3 +350,12 @@ def test_the_command_tells_a_fault_in_one_sentence_and_writes_nothing(tmp_path, 
     assert said.out == "" and said.err.count("\n") == 1
     assert said.err.startswith("tenshot convert: ") and "has no d" in said.err
     assert [p.name for p in tmp_path.iterdir()] == ["in.pt"]
+
+
+@pytest.mark.parametrize("lost", ["g_ema/convs.0.conv.weight", "d/convs.1.skip.1.weight"])
+def test_a_missing_first_block_is_named_and_not_taken_for_a_resolution(tiny_model, converted, lost):
+    checkpoint = rosinality(tiny_model)
+    part, name = lost.split("/")
+    del checkpoint[part][name]
+    with pytest.raises(TenshotError, match=f"has no {re.escape(name)}: not a StyleGAN2"):
+        converted(checkpoint)

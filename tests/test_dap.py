@@ -9,7 +9,7 @@ from tenshot.config import RunConfig
 from tenshot.filters import Fate
 from tenshot.methods import Dap, Finetune
 from tenshot.pruning import Guards
-from tenshot.step import begin, run_step, snapshot
+from tenshot.step import _context, begin, run_step, snapshot
 from tiny import tiny_model, tiny_shots
 
 EAGER = Dap(warmup=0.0, settle=0.1, every=5, prune_mass=0.1, preserve_mass=0.3, guards=Guards(min_alive=2))
@@ -93,7 +93,7 @@ def test_weights_of_pruned_filters_are_zero_in_every_copy_and_have_no_moments():
 
 @pytest.mark.parametrize("beta1", [0.0, 0.5, 0.9])
 def test_preserved_filters_are_the_sources_bit_for_bit_after_100_steps(beta1):
-    """Every importance is given beforehand, so that the same filters are preserved from the first step on."""
+    """Fates are given beforehand and no decision is due, so the same filters are preserved from the first step on."""
     source = tiny_model()
     run = adaptation(replace(EAGER, prune_mass=0.0, preserve_mass=0.4, every=1000), beta1=beta1)
     for network in ("generator", "discriminator"):
@@ -205,7 +205,21 @@ def test_fisher_information_that_is_not_finite_is_passed_over():
     steps(run, 3)
     before = {k: v.clone() for k, v in run.state.items()}
     groups = run.nets.generator.filter_groups()[:1]
-    run.method._track(
-        "generator", groups, {groups[0].name: torch.full([groups[0].count], float("nan"))}, run.state, 0.9
-    )
+    entries, context = [], _context(run, 2)
+    context.record = entries.append
+    nothing = {groups[0].name: torch.full([groups[0].count], float("nan"))}
+    run.method._track("generator", groups, nothing, context, run.state, 0.9)
     assert all(torch.equal(before[k], run.state[k]) for k in before)
+    assert entries == [{"step": 3, "network": "generator", "skipped": "Fisher is not finite"}]
+
+
+def test_the_weight_estimator_watches_before_the_first_decision():
+    run = steps(adaptation(Dap(estimator="weight", warmup=0.9, settle=1.0, every=5, fisher_samples=1)), 10)
+    assert run.state["generator/estimates"] == run.state["discriminator/estimates"] == 2
+
+
+def test_filters_that_the_source_has_lost_already_stay_lost():
+    model = tiny_model()
+    model.generator.convs[1].gate[:3] = 0
+    run = steps(begin(RunConfig(shots="x", method=EAGER, batch=2, steps=100), model, tiny_shots()), 6)
+    assert (run.nets.generator.convs[1].gate[:3] == 0).all()

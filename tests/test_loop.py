@@ -12,6 +12,7 @@ from tenshot.errors import TenshotError
 from tenshot.methods import Dap, Finetune
 from tenshot.models import load_model, read_tensors, save_model
 from tenshot.pruning import Guards
+from tenshot.runs import RunDir
 from tenshot.sampling import generate_images
 from tiny import tiny_model, tiny_shots
 
@@ -102,7 +103,7 @@ def test_a_finished_run_has_everything_its_folder_promises(given):
         "config.json", "stats.jsonl", "decisions.jsonl", "model.safetensors", "sheet.png",
         "checkpoints/000009.safetensors",
         *(f"samples/{step:06d}.png" for step in (0, 4, 8, 9)),
-        *(f"shots/{i:04d}.png" for i in range(6)),
+        *(f"shots/{i:06d}.png" for i in range(6)),
     }  # fmt: skip
     saved = load_model(given / "run")
     assert torch.equal(generate_images(model, [3]), generate_images(saved, [3]))
@@ -157,9 +158,11 @@ def test_one_shot_is_enough_and_a_batch_may_be_larger_than_the_shots(given):
         (lambda given: loop.start(config(given), out=given / "run"), "has finished its 9 steps"),
         (lambda given: vanish(given, "checkpoints"), "has no checkpoint"),
         (lambda given: vanish(given, "source"), "there is no model"),
-        (lambda given: vanish(given, "changed source"), "is not the file this run started from"),
+        (lambda given: vanish(given, "changed source"), "the source of .* changed since the run began"),
+        (lambda given: vanish(given, "changed settings"), "the settings of .* changed since the run began"),
+        (lambda given: vanish(given, "changed shots"), "the shots of .* changed since the run began"),
     ],
-    ids=["no run", "finished", "no checkpoint", "no source", "another source"],
+    ids=["no run", "finished", "no checkpoint", "no source", "another source", "other settings", "other shots"],
 )
 def test_a_run_that_cannot_be_resumed_says_why(given, prepare, message):
     prepare(given)
@@ -173,10 +176,38 @@ def vanish(given, what):
     if what == "checkpoints":
         for path in (given / "run/checkpoints").iterdir():
             path.unlink()
-    else:
+    if what == "changed settings":
+        (given / "run/config.json").write_text(config(given, lr=0.5).to_json())
+    if what == "changed shots":
+        (given / "run/shots/000003.png").unlink()
+    if what == "source":
         (given / "tiny.safetensors").unlink()
     if what == "changed source":
         save_model(given / "tiny.safetensors", tiny_model(seed=5))
+
+
+def test_weights_that_are_no_longer_numbers_are_never_saved(given):
+    def spoil(now):
+        if now.step == 5:
+            adaptations[0].nets.generator.conv1.conv.weight.data[0, 0, 0, 0, 0] = float("nan")
+
+    adaptations = []
+    begin = loop.begin
+    try:
+        loop.begin = lambda *a: adaptations.append(begin(*a)) or adaptations[0]
+        with pytest.raises(loop.Diverged, match="weights are not finite after step 5: try a lower --lr"):
+            loop.start(config(given, checkpoint_every=1), out=given / "run", watch=spoil)
+    finally:
+        loop.begin = begin
+    assert sorted(p.name for p in (given / "run/checkpoints").iterdir()) == ["000003.safetensors", "000004.safetensors"]
+
+
+def test_the_newest_checkpoint_is_the_one_with_the_largest_step(given):
+    run = RunDir(given / "many")
+    run.checkpoints.mkdir(parents=True)
+    for step in (999_900, 1_000_000):
+        run.save_checkpoint(step, {"a": torch.zeros(1)}, {})
+    assert run.load_checkpoint()[1]["step"] == 1_000_000
 
 
 def test_the_loop_leaves_the_random_state_and_the_source_alone(given):

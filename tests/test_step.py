@@ -1,5 +1,7 @@
 """One step: optimisers as published, phases when due, nothing trained that should not be."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
@@ -92,3 +94,17 @@ def test_a_snapshot_of_other_networks_is_refused_by_name():
         restore(begun(), tensors)
     with pytest.raises(TenshotError, match="no path_mean"):
         restore(begun(), {})
+
+
+@dataclass(frozen=True)
+class _OnlyConvolutions(Finetune):
+    def trains(self, network, parameter):
+        return network == "generator" and parameter.startswith("convs.")
+
+
+def test_any_parameter_may_be_left_out_even_a_whole_network():
+    run = begin(RunConfig(shots="tiny", method=_OnlyConvolutions(), batch=2), tiny_model(), tiny_shots())
+    before = {k: v.clone() for k, v in snapshot(run).items() if k.startswith(("generator/", "discriminator/"))}
+    run_step(run, 0)
+    moved = {k for k, v in snapshot(run).items() if k in before and not torch.equal(v, before[k])}
+    assert moved and all(k.startswith("generator/convs.") for k in moved)

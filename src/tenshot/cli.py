@@ -1,5 +1,6 @@
 """The verbs: flags in, calls of the public functions, words out. Nothing is computed here."""
 
+import os
 import signal
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ def adapt(arguments: list[str]) -> int:
 
 def _default_out(shots: str) -> Path:
     """`runs/robots` for `examples/robots`, `robots.zip` and, in that folder, `.`"""
-    place = Path(shots).expanduser().resolve()
+    place = Path(os.path.expanduser(shots)).resolve()
     name = place.name if place.is_dir() else place.stem
     return Path("runs") / (name or "run")
 
@@ -91,7 +92,7 @@ def _adapt_flags(arguments: list[str]) -> tuple[RunConfig, Any]:
     early = _peek(arguments, "--method"), _peek(arguments, "--config")
     config = read_config(Path(early[1])) if early[1] else RunConfig(shots="")
     if early[0] and early[0] != config.method.name:
-        config = RunConfig(**{**_values(config), "method": build_method(early[0], {}, "--method")})
+        config = RunConfig(**{**_values(config), "method": build_method(early[0], {})})
     method = config.method
     names = f"How to adapt: {', '.join(METHODS)}. Its own settings are below, as --{method.name}.NAME."
     extra = [

@@ -8,8 +8,10 @@ import argparse
 import os
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +22,6 @@ from tenshot.models import Model, check_pair, empty, fill
 from tenshot.nets import Discriminator, DiscriminatorSpec, Generator, GeneratorSpec
 from tenshot.sampling import measure_latent_avg_
 
-_N = TypeVar("_N", Generator, Discriminator)
 _KERNEL = re.compile(r"\.kernel$|^noises\.noise_\d+$")
 
 
@@ -38,7 +39,8 @@ def convert(path: Path) -> Model:
     d_tensors = _tensors(checkpoint["d"], f"{path}, d")
 
     where = f"{path}, g_ema"
-    generator = _empty(Generator, _generator_spec(g_tensors, where), where)
+    with _shape_told(where):
+        generator = empty(Generator, _generator_spec(g_tensors, where))
     latent_avg = checkpoint.get("latent_avg")
     is_given = isinstance(latent_avg, Tensor)
     average = latent_avg.flatten() if is_given else torch.zeros(generator.spec.latent_size)
@@ -47,7 +49,8 @@ def convert(path: Path) -> Model:
         measure_latent_avg_(generator)
 
     where = f"{path}, d"
-    discriminator = _empty(Discriminator, _discriminator_spec(d_tensors, where), where)
+    with _shape_told(where):
+        discriminator = empty(Discriminator, _discriminator_spec(d_tensors, where))
     fill(discriminator, {**_open_gates(discriminator), **d_tensors}, where)
     return check_pair(Model(generator.eval(), discriminator, {"kind": "source", "name": path.stem}), str(path))
 
@@ -101,9 +104,11 @@ def _is_plain(value: Any) -> bool:
     return value.device.type == "cpu" and not value.is_quantized
 
 
-def _empty(kind: type[_N], spec: GeneratorSpec | DiscriminatorSpec, where: str) -> _N:
+@contextmanager
+def _shape_told(where: str) -> Iterator[None]:
+    """A shape that no network has, as a TenshotError."""
     try:
-        return empty(kind, spec)
+        yield
     except ValueError as error:
         raise TenshotError(f"{where}: {error}") from error
 
@@ -112,6 +117,7 @@ def _generator_spec(tensors: dict[str, Tensor], where: str) -> GeneratorSpec:
     constant = _need(tensors, "input.input", 4, where)
     latent_size = _need(tensors, "conv1.conv.modulation.weight", 2, where).shape[1]
     depth = len([name for name in tensors if re.fullmatch(r"style\.\d+\.weight", name)])
+    _need(tensors, "convs.0.conv.weight", 5, where)
     channels = [constant.shape[1]]
     while (name := f"convs.{2 * len(channels) - 2}.conv.weight") in tensors:
         channels.append(_need(tensors, name, 5, where).shape[1])
@@ -120,6 +126,7 @@ def _generator_spec(tensors: dict[str, Tensor], where: str) -> GeneratorSpec:
 
 def _discriminator_spec(tensors: dict[str, Tensor], where: str) -> DiscriminatorSpec:
     channels = [_need(tensors, "convs.0.0.weight", 4, where).shape[0]]
+    _need(tensors, "convs.1.skip.1.weight", 4, where)
     while (name := f"convs.{len(channels)}.skip.1.weight") in tensors:
         channels.append(_need(tensors, name, 4, where).shape[0])
     return DiscriminatorSpec(2 ** (len(channels) + 1), tuple(channels[::-1]))

@@ -91,7 +91,7 @@ def load_images(path: str | os.PathLike[str], resolution: int, *, limit: int | N
         raise TenshotError(f"resolution is {resolution}: give the size of the source's images, such as 64")
     if limit is not None and limit < 1:
         raise TenshotError(f"limit is {limit}: take at least 1 image, or leave it out to take all")
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     pixels = bytearray()  # grows in place: a list and a stack would need the memory twice
     thumbnails = bytearray()
     records: list[ImageRecord] = []

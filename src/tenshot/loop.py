@@ -7,9 +7,13 @@ images ----> data ----> adapt <---- methods/X   (what trains, which filters)
                         runs ----> sampling ----> sheets
 """
 
+import hashlib
+import json
 import math
+import os
 import platform
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +31,7 @@ from tenshot.models import Model, file_digest, find_model, load_model, save_mode
 from tenshot.runs import RunDir
 from tenshot.sampling import generate, measure_latent_avg_
 from tenshot.sheets import grid, save_png, sheet
-from tenshot.step import Adaptation, Stats, begin, restore, run_step, snapshot
+from tenshot.step import Adaptation, Stats, begin, is_finite, restore, run_step, snapshot
 
 SHEET_SEEDS = range(30)
 """Latents of the sample sheets."""
@@ -97,7 +101,7 @@ def start(
     try:
         if run:
             for i, image in enumerate(shots.images):
-                save_png(grid(image[None], 1), run.shots / f"{i:04d}.png")
+                save_png(grid(image[None], 1), run.shots / f"{i:06d}.png")
             run.write_config(config.to_json())
         return _loop(adaptation, 0, source, run, watch)
     except BaseException:
@@ -107,32 +111,48 @@ def start(
 
 
 def resume(out: Path, *, watch: Watch | None = None) -> Model:
-    """Continue a run from its newest checkpoint; on a CPU the result equals the unbroken run's, bit for bit.
+    """Continue a run from its newest checkpoint.
 
-    Raises TenshotError if there is no checkpoint, or if the source has changed since.
+    On a CPU with as many threads the result equals the unbroken run's, bit for bit. Raises TenshotError if there is
+    no checkpoint, or if source, settings or shots are not those the run began with.
     """
     run = RunDir(out)
-    if not run.config.is_file():
+    if not os.path.isfile(run.config):
         raise TenshotError(f"{out} is not a run's folder: it has no config.json")
     config = read_config(run.config)
     if run.model.is_file():
         raise TenshotError(f"{out} has finished its {config.steps} steps: there is nothing to resume")
     tensors, header = run.load_checkpoint()
     source = load_model(config.source)
-    if (digest := file_digest(find_model(config.source))) != header.get("source_sha256"):
-        raise TenshotError(
-            f"{config.source} is not the file this run started from (its sha256 is now {digest[:12]}...)"
-        )
     shots = load_images(run.shots, source.resolution)
     adaptation = begin(config, source, shots.images)
+    for what, now in _provenance(adaptation).items():
+        if what == "threads" and now != header.get(what):
+            before = header.get(what)
+            warnings.warn(f"{now} threads now, {before} before: results may differ in the last bits", stacklevel=2)
+        elif now != header.get(what):
+            raise TenshotError(
+                f"the {what} of {out} changed since the run began, so it cannot be continued as the same run; "
+                "put it back, or begin a new run"
+            )
     restore(adaptation, tensors)
     run.rewind(header["step"])
     return _loop(adaptation, header["step"], source, run, watch)
 
 
+def _provenance(adaptation: Adaptation) -> dict[str, Any]:
+    """What must not change between the parts of a run, for the checkpoint's header."""
+    return {
+        "source": file_digest(find_model(adaptation.config.source)),
+        "settings": json.loads(adaptation.config.to_json()),
+        "shots": hashlib.sha256(adaptation.shots.numpy().tobytes()).hexdigest(),
+        "threads": torch.get_num_threads(),
+    }
+
+
 def _loop(adaptation: Adaptation, first: int, source: Model, run: RunDir | None, watch: Watch | None) -> Model:
     config = adaptation.config
-    digest = file_digest(find_model(config.source))
+    provenance = _provenance(adaptation)
     if run:
         adaptation.record = lambda entry: run.append("decisions", entry)
         if first == 0:
@@ -152,11 +172,18 @@ def _loop(adaptation: Adaptation, first: int, source: Model, run: RunDir | None,
             if is_last or _is_due(done, config.sample_every):
                 _save_samples(adaptation, run, done)
             if stops or is_last or _is_due(done, config.checkpoint_every):
-                run.save_checkpoint(done, snapshot(adaptation), {"source_sha256": digest})
+                _check_finite(adaptation, done)
+                run.save_checkpoint(done, snapshot(adaptation), provenance)
         if stops and not is_last:
             where = f"; go on with `tenshot adapt --resume {run.path}`" if run else ""
             raise Stopped(f"stopped after step {done} of {config.steps}{where}")
-    return _finish(adaptation, source, digest, run)
+    _check_finite(adaptation, config.steps)
+    return _finish(adaptation, source, provenance["source"], run)
+
+
+def _check_finite(adaptation: Adaptation, step: int) -> None:
+    if not is_finite(adaptation):
+        raise Diverged(f"weights are not finite after step {step}: try a lower --lr than {adaptation.config.lr:g}")
 
 
 def _finish(adaptation: Adaptation, source: Model, digest: str, run: RunDir | None) -> Model:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tenshot.filters import Fate
+from tenshot.settings import check_types, require
 
 _ROUNDING = 1e-9  # cumulative sums of equal weights must not fall short of k / n
 
@@ -22,9 +23,15 @@ class Guards:
     max_ratio: float = 0.5
     """Largest share of a layer that may be pruned."""
     max_new: float = 0.1
-    """Largest share of a layer that one decision may prune."""
+    """Largest share of a layer that one decision may prune; one filter at least, unless it is 0."""
     min_alive: int = 4
     """Filters of a layer that always survive."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "dap.guards")
+        for name in ("max_ratio", "max_new"):
+            require(self, "dap.guards", name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
+        require(self, "dap.guards", "min_alive", self.min_alive >= 0, "at least 0")
 
 
 def track(tracked: Tensor, fisher: Tensor, alive: Tensor, beta: float, estimates: int) -> Tensor:
@@ -90,7 +97,7 @@ def decide(
     is_light = (cumulative_weights(importance, order) <= prune_mass + _ROUNDING) & (prune_mass > 0)
 
     most = min(int(guards.max_ratio * count), count - guards.min_alive)
-    most = min(most, int(was_pruned.sum()) + max(1, int(guards.max_new * count)))
+    most = min(most, int(was_pruned.sum()) + (max(1, int(guards.max_new * count)) if guards.max_new else 0))
     pruned = torch.zeros_like(was_pruned)
     pruned[order[: max(min(int(is_light.sum()), most), int(bound.sum()))]] = True
 

@@ -11,7 +11,7 @@ sheet.png          shots, source and result, side by side
 """
 
 import json
-import re
+import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -45,9 +45,9 @@ class RunDir:
         """A new run's folder. One that holds a run already is refused, or emptied of it with `overwrite`."""
         run = cls(path)
         run.check(overwrite=overwrite)
-        if run.config.is_file():
+        if os.path.isfile(run.config):
             run._clear()
-        run._made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        run._made = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
         try:
             for folder in (run.shots, run.samples, run.checkpoints):
                 make_folder(folder)
@@ -58,7 +58,7 @@ class RunDir:
 
     def check(self, *, overwrite: bool) -> None:
         """Raises TenshotError where `create` would refuse."""
-        if self.config.is_file():
+        if os.path.isfile(self.config):  # unlike pathlib, False where a name is too long or a folder is closed
             if not overwrite:
                 raise TenshotError(
                     f"{self.path} holds a run already: resume it (--resume {self.path}), replace it (--overwrite), "
@@ -66,7 +66,9 @@ class RunDir:
                 )
             if not self._is_ours():
                 raise TenshotError(f"{self.path} has a config.json that is not a run's: choose another --out")
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        with told_as_sentence("look into", self.path):
+            is_taken = not os.path.isfile(self.config) and os.path.isdir(self.path) and any(self.path.iterdir())
+        if is_taken:
             raise TenshotError(f"{self.path} is a folder with other things in it: choose another --out")
 
     def _is_ours(self) -> bool:
@@ -139,4 +141,4 @@ class RunDir:
 
     def _checkpoints(self) -> list[Path]:
         found = self.checkpoints.glob("*.safetensors")
-        return sorted(path for path in found if re.fullmatch(r"\d{6,}", path.stem))
+        return sorted((path for path in found if path.stem.isdecimal()), key=lambda path: int(path.stem))

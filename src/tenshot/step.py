@@ -82,7 +82,7 @@ def _adam(network: torch.nn.Module, config: RunConfig, lr: float, every: int) ->
 
 def lr_factor(step: int, steps: int, decay: float) -> float:
     """1, then falling linearly to 0 over the last `decay` of the run; above 0 at every step."""
-    return min(1.0, (steps - step) / (decay * steps)) if decay else 1.0
+    return min(1.0, max(0.0, (steps - step) / (decay * steps))) if decay else 1.0
 
 
 def run_step(run: Adaptation, step: int) -> Stats:
@@ -125,9 +125,10 @@ def _train(
         parameter.requires_grad_(False)
     loss, stats, gates = losses(run, context, reals, rng)
     optimiser.zero_grad(set_to_none=True)
-    loss.backward(inputs=trained + list((gates or {}).values()))
-    run.method.after_backward(phase, context, run.state, gates)
-    optimiser.step()
+    if inputs := trained + list((gates or {}).values()):
+        loss.backward(inputs=inputs)
+        run.method.after_backward(phase, context, run.state, gates)
+        optimiser.step()
     for parameter in frozen:
         parameter.requires_grad_(True)
     return {name: value.detach() for name, value in stats.items()}
@@ -166,6 +167,8 @@ def _path_phase(run: Adaptation, context: Context, reals: Tensor, rng: torch.Gen
     n = max(1, len(reals) // 2)
     generator = run.nets.generator
     ws = _styles(run, n, rng)
+    if not ws.requires_grad:  # the mapping network is frozen
+        ws = ws.requires_grad_()
     images = generator.synthesise(ws, generator.draw_noise(n, rng))
     lengths = path_lengths(images, ws, torch.randn(images.shape, generator=rng).to(images))
     # The public code lets the mean start at 0, which pulls the first hundreds of path lengths towards 0.
@@ -223,7 +226,11 @@ def restore(run: Adaptation, tensors: dict[str, Tensor]) -> None:
     if "path_mean" not in tensors:
         raise TenshotError("the checkpoint was not written by tenshot: it has no path_mean")
     run.path_mean = tensors["path_mean"]
-    run.state = {k.removeprefix("state/"): v for k, v in tensors.items() if k.startswith("state/")}
+    state = {k.removeprefix("state/"): v for k, v in tensors.items() if k.startswith("state/")}
+    expected, found = ({name: tensor.shape for name, tensor in s.items()} for s in (run.state, state))
+    if expected != found:
+        raise TenshotError(f"the checkpoint's state does not belong to the method {run.method.name} on these networks")
+    run.state = state
     for part, network in _networks(run.nets).items():
         prefix = f"{part}/"
         values = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -256,3 +263,9 @@ def _moments(nets: Nets) -> Iterator[tuple[str, str, dict[str, Tensor]]]:
 def average_(average: torch.nn.Module, network: torch.nn.Module, decay: float) -> None:
     """Parameters of `average` move towards `network`'s; equal ones stay equal to the bit."""
     torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1.0 - decay)
+
+
+def is_finite(run: Adaptation) -> bool:
+    """Whether every parameter of the networks is a number."""
+    networks = _networks(run.nets).values()
+    return all(bool(torch.isfinite(parameter).all()) for network in networks for parameter in network.parameters())

@@ -7,13 +7,13 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from tenshot.errors import TenshotError
-from tenshot.filters import Fate, Fates, FilterGroup, apply_fates_, mask_gradients_, sample_gates
+from tenshot.filters import Fate, Fates, FilterGroup, apply_fates_, gate_of, mask_gradients_, sample_gates
 from tenshot.fisher import Importance, gate_fisher, weight_fisher
 from tenshot.losses import discriminator_loss, generator_loss
 from tenshot.methods.base import Context, Method, Nets, Network, Phase, State
 from tenshot.pruning import Guards, decide, ramp, track
 from tenshot.randomness import generator_for
+from tenshot.settings import check_types, require
 
 _LOSS_PHASE: dict[Network, Phase] = {"generator": "g", "discriminator": "d"}
 
@@ -42,7 +42,7 @@ class Dap(Method):
     """Share of the run after which prune_mass no longer rises."""
     every: int = 20
     """Steps between decisions."""
-    prune_mass: float = 0.01
+    prune_mass: float = 0.003
     """Share of a layer's importance that its pruned filters may carry together. 0 = prune nothing."""
     preserve_mass: float = 0.0
     """Share of a layer's importance that its preserved filters carry together. 0 = preserve nothing."""
@@ -55,19 +55,16 @@ class Dap(Method):
     guards: Guards = Guards()
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise TenshotError(f"--dap.every is {self.every}: it must be at least 1")
-        if not 0 <= self.prune_mass < 1:
-            raise TenshotError(f"--dap.prune-mass is {self.prune_mass}: it must be at least 0 and below 1")
-        if not 0 <= self.warmup <= self.settle <= 1:
-            raise TenshotError(
-                f"--dap.warmup is {self.warmup} but --dap.settle is {self.settle}: "
-                "both are shares of the run from 0 to 1, and warm-up comes first"
-            )
-        for name in ("preserve_mass", "beta"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise TenshotError(f"--dap.{name.replace('_', '-')} is {value}: it must be between 0 and 1")
+        check_types(self, self.name)
+        require(self, self.name, "every", self.every >= 1, "at least 1")
+        require(self, self.name, "fisher_samples", self.fisher_samples >= 1, "at least 1")
+        require(self, self.name, "beta", 0 <= self.beta < 1, "at least 0 and below 1")
+        require(self, self.name, "prune_mass", 0 <= self.prune_mass < 1, "at least 0 and below 1")
+        require(self, self.name, "preserve_mass", 0 <= self.preserve_mass <= 1, "between 0 and 1")
+        require(self, self.name, "warmup", 0 <= self.warmup <= self.settle, f"from 0 to settle, {self.settle}")
+        require(self, self.name, "settle", self.settle <= 1, "a share of the run, at most 1")
+        is_seen = not self.revive or self.estimator == "gate"
+        require(self, self.name, "revive", is_seen, "off with the weight estimator, which cannot see pruned filters")
 
     def needs_discriminator_ema(self) -> bool:
         return self.estimator == "weight"
@@ -79,8 +76,9 @@ class Dap(Method):
         state: State = {}
         for network, groups in self._watched(context.nets):
             for group in groups:
+                is_closed = gate_of(getattr(context.nets, network), group).cpu() == 0
                 state[f"{network}/{group.name}/importance"] = torch.zeros(group.count)
-                state[f"{network}/{group.name}/fate"] = torch.full([group.count], int(Fate.TUNE))
+                state[f"{network}/{group.name}/fate"] = torch.where(is_closed, int(Fate.PRUNE), int(Fate.TUNE))
             state[f"{network}/estimates"] = torch.zeros((), dtype=torch.int64)
         return state
 
@@ -95,19 +93,21 @@ class Dap(Method):
         for network, groups in self._watched(context.nets):
             if getattr(context.nets, network) is trained:
                 if gates is not None:
-                    self._track(network, groups, gate_fisher(gates, context.clock.batch), state, self.beta)
+                    self._track(network, groups, gate_fisher(gates, context.clock.batch), context, state, self.beta)
                 mask_gradients_(_fates(network, groups, state), groups, trained)
 
     def after_step(self, context: Context, state: State) -> None:
         clock, nets = context.clock, context.nets
         step = clock.step + 1
         warmup, settle = round(self.warmup * clock.steps), round(self.settle * clock.steps)
-        if step < warmup or (step - warmup) % self.every:
+        if (step - warmup) % self.every:
             return
         for network, groups in self._watched(nets):
             if self.estimator == "weight":
                 fisher = self._weight_fisher(network, groups, context)
-                self._track(network, groups, fisher, state, self.beta**self.every)
+                self._track(network, groups, fisher, context, state, self.beta**self.every)
+            if step < warmup:
+                continue
             before = _fates(network, groups, state)
             self._decide(network, groups, state, self.prune_mass * ramp(step, warmup, settle))
             averaged = nets.ema if network == "generator" else nets.discriminator_ema
@@ -130,9 +130,16 @@ class Dap(Method):
         return [(name, groups) for name, groups in watched if groups]
 
     def _track(
-        self, network: Network, groups: list[FilterGroup], fisher: Importance, state: State, beta: float
+        self,
+        network: Network,
+        groups: list[FilterGroup],
+        fisher: Importance,
+        context: Context,
+        state: State,
+        beta: float,
     ) -> None:
         if not all(torch.isfinite(values).all() for values in fisher.values()):
+            context.record({"step": context.clock.step + 1, "network": network, "skipped": "Fisher is not finite"})
             return
         state[f"{network}/estimates"] += 1
         for group in groups:
