@@ -55,3 +55,8 @@ def test_links_to_files_lead_somewhere():
         path = target[0] or target[1]
         if "://" not in path:
             assert (ROOT / path).exists(), path
+
+
+def test_no_placeholder_is_left_in_what_people_read():
+    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("benchmarks/**/*.md")):
+        assert "{{" not in path.read_text(encoding="utf-8"), path

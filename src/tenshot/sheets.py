@@ -32,7 +32,7 @@ def sheet(shots: Tensor, source: Tensor, result: Tensor, *, columns: int = 10) -
 
     All `uint8 [n 3 r r]`; source and result of one length, a multiple of `columns`. At most 2 rows of shots.
     """
-    scale = max(1, 96 // shots.shape[-1])
+    scale = max(1, 128 // shots.shape[-1])
     more = f" (first {2 * columns})" if len(shots) > 2 * columns else ""
     plural = "image" if len(shots) == 1 else "images"
     parts = [(f"{len(shots)} {plural} given{more}", grid(shots[: 2 * columns], columns, scale=scale))]
