@@ -22,7 +22,7 @@ def diffaug(images: Tensor, rng: torch.Generator, p: float = 1.0) -> Tensor:
     `[n 3 h w]` in [-1, 1]; may leave that range. p: probability that an image is changed, by all three together (1 in
     the paper). Differentiable any number of times with respect to the images.
     """
-    is_changed = (torch.rand(len(images), 1, 1, 1, generator=rng) < p).to(images.device)
+    is_changed = (torch.rand(len(images), 1, 1, 1, generator=rng) >= 1.0 - p).to(images.device)
     return torch.where(is_changed, _diffaug(images, rng), images)
 
 
