@@ -137,7 +137,7 @@ def test_adapt_makes_a_run(tmp_path, adapt, capsys):
     assert "10 used" in said and "step 4/4" in said
     assert f"sheet  {run / 'sheet.png'}" in said and f"tenshot generate {run} --seeds" in said
     with Image.open(run / "sheet.png") as sheet:
-        assert sheet.width == 10 * 98 - 2 + 28
+        assert sheet.width == 10 * 130 - 2 + 28
 
 
 def test_a_folder_that_holds_a_run_is_refused_unless_it_may_be_overwritten(tmp_path, adapt, capsys):
@@ -185,7 +185,7 @@ def test_flags_go_before_the_settings_of_a_config(tmp_path, adapt):
     [
         ('{"shots": "x", "stepps": 3}', "unknown setting stepps; known are shots, source"),
         ('{"shots": "x", "dap": {"evry": 3}}', "unknown setting evry; known are estimator"),
-        ('{"shots": "x", "steps": "3"}', "steps is '3', which does not fit its type"),
+        ('{"shots": "x", "steps": "3"}', "--steps is '3': it must be a whole number"),
         ('{"shots": "x", "steps": 0}', "--steps is 0: it must be at least 1"),
         ('{"shots": "x", "method": "nope"}', "there is no method 'nope'; known are dap, finetune"),
         ("[]", "holds no JSON object"),
@@ -322,7 +322,7 @@ def test_a_journal_that_cannot_grow_leaves_nothing(tmp_path, adapt, monkeypatch,
 def test_a_disk_that_fills_up_later_keeps_a_run_that_resumes_to_the_same_model(tmp_path, adapt, monkeypatch, capsys):
     adapt(out="whole")
     capsys.readouterr()
-    full = raising(errno.ENOSPC, where=lambda _, target: "000004" in str(target), otherwise=os.replace)
+    full = raising(errno.ENOSPC, where=lambda _, target: "000004.safetensors" in str(target), otherwise=os.replace)
     monkeypatch.setattr(os, "replace", full)
     assert adapt() == 1
     assert "the disk is full" in one_sentence(capsys)

@@ -60,11 +60,11 @@ def test_a_sheet_shows_the_shots_and_then_source_above_result():
 def test_a_sheet_shows_at_most_two_rows_of_shots(count, rows):
     result = blocks(10, 16)
     with_one = sheet(blocks(1, 16), result, result).height
-    assert sheet(blocks(count, 16), result, result).height == with_one + (rows - 1) * (6 * 16 + 2)
+    assert sheet(blocks(count, 16), result, result).height == with_one + (rows - 1) * (8 * 16 + 2)
 
 
 def test_small_images_are_enlarged_on_a_sheet_and_large_ones_are_not():
-    for side, shown in ((16, 96), (64, 64), (128, 128)):
+    for side, shown in ((16, 128), (64, 128), (128, 128), (256, 256)):
         images = blocks(10, side)
         assert sheet(images, images, images).width == 10 * (shown + 2) - 2 + 28
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from tenshot.errors import TenshotError
 from tenshot.files import told_as_sentence, write_atomically
-from tenshot.nets import Discriminator, DiscriminatorSpec, Generator, GeneratorSpec, pixel_sizes
+from tenshot.nets import Discriminator, DiscriminatorSpec, Generator, GeneratorSpec
 
 FORMAT = 1
 _LARGEST, _DEEPEST = (
@@ -164,9 +164,6 @@ def fill(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
 
 def empty(kind: type[_N], spec: GeneratorSpec | DiscriminatorSpec) -> _N:
     """A network without memory (on the device `meta`), to be filled. Raises ValueError for a bad spec."""
-    sizes = pixel_sizes(spec.resolution)
-    if len(spec.channels) != len(sizes):
-        raise ValueError(f"{len(spec.channels)} channel counts for the {len(sizes)} sizes up to {spec.resolution} px")
     numbers = [*spec.channels, *([spec.latent_size] if isinstance(spec, GeneratorSpec) else [])]
     if not all(1 <= number <= _LARGEST for number in numbers):
         raise ValueError(f"layers of {numbers} channels; between 1 and {_LARGEST:,} are possible")
