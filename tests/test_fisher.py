@@ -59,7 +59,7 @@ def test_gate_fisher_of_the_generator_equals_brute_force(model, n):
 
     expected = one_row_at_a_time(groups, n, loss)
     for name, fisher in gate_fisher(gates, n).items():
-        torch.testing.assert_close(fisher.double(), expected[name], rtol=1e-6, atol=0)  # stored in float32
+        torch.testing.assert_close(fisher, expected[name], rtol=1e-8, atol=0)
 
 
 @pytest.mark.parametrize("n", [1, 4])
@@ -81,7 +81,7 @@ def test_gate_fisher_of_the_discriminator_equals_brute_force_over_reals_and_fake
 
     expected = one_row_at_a_time(groups, 2 * n, loss)
     for name, fisher in gate_fisher(gates, n).items():
-        torch.testing.assert_close(fisher.double(), expected[name], rtol=1e-6, atol=0)
+        torch.testing.assert_close(fisher, expected[name], rtol=1e-8, atol=0)
 
 
 @pytest.mark.parametrize("n", [1, 4])
@@ -108,7 +108,7 @@ def test_weight_fisher_equals_squared_single_sample_gradients_filter_by_filter(m
         weight, bias = squares[f"{group.name}.conv.weight"], squares[f"{group.name}.activate.bias"]
         for k in range(group.count):
             expected = (weight[0, k].mean() + bias[k]) / 2
-            assert fisher[group.name][k].item() == pytest.approx(expected.item(), rel=1e-6)
+            assert fisher[group.name][k].item() == pytest.approx(expected.item(), rel=1e-8)
 
 
 def test_the_squared_gradient_of_a_batch_mean_is_another_number(model):

@@ -1,6 +1,6 @@
 """Fisher information of filters: how much the loss depends on each, two estimators.
 
-Both return an *importance*, group name -> float32 `[count]`, never negative.
+Both return an *importance*, group name -> `[count]`, never negative; in float32, or in float64 if the network is.
 
 `gate_fisher` reads the derivatives that a training step's own backward pass leaves in per-sample gates, so it costs
 nothing more. `weight_fisher` is the estimator of AdAM and RICK (arXiv:2210.16559, arXiv:2304.07574): squared gradients
@@ -28,7 +28,7 @@ def gate_fisher(gates: Mapping[str, Tensor], batch: int) -> Importance:
     missing = [name for name, derivative in derivatives.items() if derivative is None]
     if missing:
         raise ValueError(f"no backward pass has reached the gates of {', '.join(missing)}")
-    return {name: (d.float() * batch).square().mean(dim=0) for name, d in derivatives.items() if d is not None}
+    return {name: (_wide(d) * batch).square().mean(dim=0) for name, d in derivatives.items() if d is not None}
 
 
 def weight_fisher(
@@ -45,7 +45,7 @@ def weight_fisher(
     parameters = dict(network.named_parameters())
     wanted = {piece.parameter: parameters[piece.parameter] for group in groups for piece in group.slices}
     flags = {name: parameter.requires_grad for name, parameter in wanted.items()}
-    sums = {group.name: torch.zeros(group.count, device=_device(network)) for group in groups}
+    sums: Importance = {}
     samples = 0
     try:
         for parameter in wanted.values():
@@ -54,17 +54,21 @@ def weight_fisher(
             gradients = dict(zip(wanted, torch.autograd.grad(loss(), list(wanted.values())), strict=True))
             samples += 1
             for group in groups:
-                squares = [_filter_mean(gradients[s.parameter].float().square(), s.axis) for s in group.slices]
-                sums[group.name] += torch.stack(squares).mean(dim=0)
+                squares = [_filter_mean(_wide(gradients[s.parameter]).square(), s.axis) for s in group.slices]
+                mean = torch.stack(squares).mean(dim=0)
+                sums[group.name] = sums[group.name] + mean if group.name in sums else mean
     finally:
         for name, flag in flags.items():
             wanted[name].requires_grad_(flag)
-    return {name: total / max(samples, 1) for name, total in sums.items()}
+    if not samples:
+        raise ValueError("no sample was given to estimate the Fisher information from")
+    return {name: total / samples for name, total in sums.items()}
 
 
 def _filter_mean(tensor: Tensor, axis: int) -> Tensor:
     return tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1).mean(dim=1)
 
 
-def _device(network: nn.Module) -> torch.device:
-    return next(network.parameters()).device
+def _wide(tensor: Tensor) -> Tensor:
+    """At least float32: squares of half-precision gradients would vanish."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -146,7 +146,7 @@ class Dap(Method):
             key = f"{network}/{group.name}"
             alive = (state[f"{key}/fate"] != Fate.PRUNE) | self.revive
             tracked, seen = state[f"{key}/importance"], int(state[f"{network}/estimates"])
-            state[f"{key}/importance"] = track(tracked, fisher[group.name].cpu(), alive, beta, seen)
+            state[f"{key}/importance"] = track(tracked, fisher[group.name].float().cpu(), alive, beta, seen)
 
     def _decide(self, network: Network, groups: list[FilterGroup], state: State, prune_mass: float) -> None:
         for group in groups:
