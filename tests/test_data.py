@@ -360,7 +360,7 @@ def test_nearly_the_same_means_less_than_one_level_apart_on_average(tmp_path, ro
 def test_near_copies_are_those_of_comparing_every_pair(tmp_path):
     rng = np.random.default_rng(3)
     bases = rng.integers(20, 230, (4, 16, 16, 3))
-    pictures = [bases[n % 4] + rng.integers(-n // 4, n // 4 + 1, (16, 16, 3)) for n in range(32)]
+    pictures = [bases[n % 4] + rng.integers(-(n // 8), n // 8 + 1, (16, 16, 3)) for n in range(32)]
     for n, picture in enumerate(pictures):
         Image.fromarray(picture.astype(np.uint8)).save(tmp_path / f"{n:02}.png")
     expected = {}
