@@ -22,7 +22,6 @@ $(VENV)/.developed: $(VENV)/.installed
 
 demo: install
 	$(BIN)/tenshot adapt examples/robots --out runs/robots --overwrite
-	@echo "open runs/robots/sheet.png"
 
 test: develop
 	$(BIN)/python -m pytest

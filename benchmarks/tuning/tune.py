@@ -8,6 +8,7 @@ broken-off matrix goes on where it stopped; several processes may share one RESU
 """
 
 import argparse
+import hashlib
 import json
 import os
 import time
@@ -35,7 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     for spec in json.loads(options.specs.read_text()):
-        claim = Path(f"{options.results}.{abs(hash_of(spec)):x}.claim")
+        claim = Path(f"{options.results}.{hash_of(spec):x}.claim")
         if spec in done(options.results):
             continue
         try:
@@ -51,8 +52,6 @@ def main() -> None:
 
 
 def hash_of(spec: dict) -> int:
-    import hashlib
-
     return int.from_bytes(hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).digest()[:6], "big")
 
 

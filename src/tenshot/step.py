@@ -87,13 +87,12 @@ def lr_factor(step: int, steps: int, decay: float) -> float:
 
 def run_step(run: Adaptation, step: int) -> Stats:
     """One step: D, its penalty when due, G, its penalty when due, the moving averages. Returns losses."""
-    config, method = run.config, run.method
+    config = run.config
     rng = generator_for(config.seed, "step", step)
     context = _context(run, step)
     reals = _reals(run, step, rng)
     for group in run.nets.optimiser_g.param_groups + run.nets.optimiser_d.param_groups:
         group["lr"] = group["initial_lr"] * lr_factor(step, config.steps, config.lr_decay)
-    method.before_step(context, run.state)
 
     stats = _train("d", _discriminator_phase, run, context, reals, rng)
     if config.r1_every and step % config.r1_every == 0:
@@ -106,7 +105,7 @@ def run_step(run: Adaptation, step: int) -> Stats:
     average_(run.nets.ema, run.nets.generator, decay)
     if run.nets.discriminator_ema is not None:
         average_(run.nets.discriminator_ema, run.nets.discriminator, decay)
-    method.after_step(context, run.state)
+    run.method.after_step(context, run.state)
     return {name: value.item() for name, value in stats.items()}
 
 
@@ -123,14 +122,16 @@ def _train(
     frozen = [parameter for parameter in other.parameters() if parameter.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(False)
-    loss, stats, gates = losses(run, context, reals, rng)
-    optimiser.zero_grad(set_to_none=True)
-    if inputs := trained + list((gates or {}).values()):
-        loss.backward(inputs=inputs)
-        run.method.after_backward(phase, context, run.state, gates)
-        optimiser.step()
-    for parameter in frozen:
-        parameter.requires_grad_(True)
+    try:
+        loss, stats, gates = losses(run, context, reals, rng)
+        optimiser.zero_grad(set_to_none=True)
+        if inputs := trained + list((gates or {}).values()):
+            loss.backward(inputs=inputs)
+            run.method.after_backward(phase, context, run.state, gates)
+            optimiser.step()
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
     return {name: value.detach() for name, value in stats.items()}
 
 

@@ -93,9 +93,6 @@ class Method:
         """Before the first step; returns the state."""
         return {}
 
-    def before_step(self, context: Context, state: State) -> None:
-        """Before a step's first phase."""
-
     def gates(self, phase: Phase, context: Context, rows: int) -> dict[str, Tensor] | None:
         """Per-sample gates for the phase's own network, or None for its own gates. rows: samples that pass through."""
         return None
