@@ -147,7 +147,7 @@ def test_only_the_command_line_prints_and_parses_arguments():
             if isinstance(call.func, ast.Name) and call.func.id == "print"
         ]
         faults += [
-            f"{shown(path, line)}: imports tyro; arguments are parsed in cli.py"
+            f"{shown(path, line)}: imports tyro; arguments are parsed in cli/"
             for line, module in imports_of(tree)
             if module.split(".")[0] == "tyro"
         ]

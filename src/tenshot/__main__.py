@@ -52,11 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"tenshot: there is no verb {verb!r}; {hint}", file=sys.stderr)
         return 2
 
-    from tenshot import cli
+    import importlib
+
     from tenshot.errors import TenshotError
 
     try:
-        return getattr(cli, verb)(rest) or 0
+        return importlib.import_module(f"tenshot.cli.{verb}").run(rest)
     except TenshotError as error:
         print(f"tenshot {verb}: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 1)

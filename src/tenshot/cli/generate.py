@@ -1,0 +1,56 @@
+"""tenshot generate: images from a model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from tenshot.cli.common import PathFlag, parse
+from tenshot.errors import TenshotError
+from tenshot.models import load_model
+from tenshot.sampling import check_truncation
+from tenshot.sampling import generate as sample
+from tenshot.seeds import parse_seeds, write_images
+
+
+@dataclass(frozen=True)
+class _Generate:
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """A run's folder, a model file, or an embedded source's name."""
+    seeds: Annotated[str, arg(metavar="SEEDS")] = "0-15"
+    """Seeds, one image each: 7 or 0-99 or 1,5,9-12."""
+    out: PathFlag = None
+    """A folder for single PNG images, or a .zip of them."""
+    grid: PathFlag = None
+    """A .png of all images side by side."""
+    columns: int = 8
+    """Images in a row of the grid."""
+    truncation: float = 1.0
+    """1 = as trained; lower = closer to the mean image, fewer surprises."""
+    batch: int = 8
+    """Images computed at once."""
+
+
+def run(arguments: list[str]) -> int:
+    """tenshot generate MODEL --seeds 0-99 --out DIR"""
+    flags = parse(
+        _Generate,
+        arguments,
+        "tenshot generate runs/robots --seeds 0-99 --out robots.zip",
+        "Images from a model: one seed, one image, whatever the batch.",
+    )
+    seeds = parse_seeds(flags.seeds)
+    if not flags.out and not flags.grid:
+        raise TenshotError("where to? give --out DIR, --out FILE.zip or --grid FILE.png")
+    if flags.batch < 1 or flags.columns < 1:
+        raise TenshotError(f"--batch is {flags.batch} and --columns {flags.columns}: both must be at least 1")
+    if flags.grid and Path(flags.grid).suffix.lower() != ".png":
+        raise TenshotError(f"--grid is {flags.grid}: the name must end in .png")
+    check_truncation(flags.truncation)
+    model = load_model(flags.model)
+    batches = sample(model.generator, seeds, truncation=flags.truncation, batch=flags.batch)
+    images = write_images(batches, seeds, flags.out, flags.grid, flags.columns)
+    plural = "image" if images == 1 else "images"
+    print(f"{images} {plural} of {model.resolution} px: {', '.join(filter(None, (flags.out, flags.grid)))}")
+    return 0
