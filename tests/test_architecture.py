@@ -13,12 +13,13 @@ import pytest
 SRC = Path(__file__).parents[1] / "src"
 
 LEVELS = (
-    {"errors", "randomness"},
-    {"filters", "losses", "augment", "files", "images", "settings"},
+    {"errors", "randomness", "warp"},
+    {"filters", "losses", "augment", "ada", "files", "images", "settings"},
     {"nets", "fisher", "pruning", "data", "sheets"},
-    {"methods", "models"},
+    {"methods", "models", "video"},
     {"config", "sampling", "runs", "seeds"},
-    {"step", "convert", "metrics"},
+    {"step", "convert", "metrics", "walk"},
+    {"checkpoint"},
     {"loop"},
     {"plan", "progress"},
     {"cli"},

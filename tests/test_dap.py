@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tenshot.checkpoint import snapshot
 from tenshot.config import RunConfig
 from tenshot.filters import Fate
 from tenshot.methods import Dap, Finetune
 from tenshot.pruning import Guards
-from tenshot.step import _context, begin, run_step, snapshot
+from tenshot.step import _context, begin, run_step
 from tiny import tiny_model, tiny_shots
 
 EAGER = Dap(warmup=0.0, settle=0.1, every=5, prune_mass=0.1, preserve_mass=0.3, guards=Guards(min_alive=2))

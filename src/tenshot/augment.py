@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Augment = Literal["none", "flip", "diffaug"]
-"""none; flip: mirror half of the shots; diffaug: flip, and colour, translation and cutout on everything D sees."""
+Augment = Literal["none", "flip", "diffaug", "ada"]
+"""none; flip: mirror half of the shots; diffaug: flip, and colour, translation and cutout on everything D sees;
+ada: flip, and the pipeline of `tenshot.ada` with a probability that adapts."""
 
 
 def flip(images: Tensor, rng: torch.Generator) -> Tensor:

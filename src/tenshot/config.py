@@ -4,7 +4,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tenshot.augment import Augment
 from tenshot.errors import TenshotError
@@ -38,9 +38,20 @@ class RunConfig:
     """Adam's first-moment decay. The field uses 0."""
     augment: Augment = "diffaug"
     """What is done to images before D sees them. none; flip: mirror half of the shots; diffaug: flip, and
-    colour, translation and cutout of shots and generated images alike."""
+    colour, translation and cutout of shots and generated images alike; ada: flip, and geometry and colour with a
+    probability that rises while D is too sure of the shots."""
     augment_p: float = 0.5
-    """Share of images that diffaug changes."""
+    """Share of images that diffaug changes; for ada, the probability it begins with."""
+    ada_target: float = 0.6
+    """What ada keeps E[sign(D(x))] of the shots at."""
+    ada_images: int = 10000
+    """Images in which ada's probability can rise from 0 to 1. ADA's own code: 500,000, or 100,000 for transfer."""
+    ada_every: int = 4
+    """Steps between adjustments of ada's probability."""
+    ada_legacy: bool = False
+    """Adjust as the public few-shot code does: each adjustment is multiplied by ada_target."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the activations while training; the averaged generator is always computed in float32."""
     r1_gamma: float = 10.0
     """Weight of D's R1 penalty."""
     r1_every: int = 16
@@ -62,7 +73,7 @@ class RunConfig:
         check_types(self)
         for name, least in _LEAST.items():
             require(self, "", name, getattr(self, name) >= least, f"at least {least}")
-        for name in ("mixing", "augment_p", "lr_decay"):
+        for name in ("mixing", "augment_p", "lr_decay", "ada_target"):
             require(self, "", name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
         require(self, "", "beta1", 0 <= self.beta1 < 1, "at least 0 and below 1")
 
@@ -84,6 +95,8 @@ _LEAST = {
     "path_weight": 0.0,
     "path_every": 0,
     "ema_half_life": 0,
+    "ada_images": 1,
+    "ada_every": 1,
     "sample_every": 0,
     "checkpoint_every": 0,
 }

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from tenshot import __version__
+from tenshot.checkpoint import is_finite, restore, snapshot
 from tenshot.config import RunConfig, build_method, read_config
 from tenshot.data import ImageSet, load_images
 from tenshot.errors import TenshotError
@@ -31,7 +32,7 @@ from tenshot.models import Model, file_digest, find_model, load_model, save_mode
 from tenshot.runs import RunDir
 from tenshot.sampling import generate, measure_latent_avg_
 from tenshot.sheets import grid, save_png, sheet
-from tenshot.step import Adaptation, Stats, begin, is_finite, restore, run_step, snapshot
+from tenshot.step import Adaptation, Stats, begin, run_step
 
 SHEET_SEEDS = range(30)
 """Latents of the sample sheets."""
@@ -188,7 +189,8 @@ def _check_finite(adaptation: Adaptation, step: int) -> None:
 
 def _finish(adaptation: Adaptation, source: Model, digest: str, run: RunDir | None) -> Model:
     """The averaged generator as a model with its provenance; saved with a sheet if there is a folder."""
-    config, ema = adaptation.config, adaptation.nets.ema
+    config = adaptation.config
+    ema = config.method.merge(adaptation.nets.ema)
     measure_latent_avg_(ema)
     card = {
         "kind": "adapted",
@@ -203,7 +205,8 @@ def _finish(adaptation: Adaptation, source: Model, digest: str, run: RunDir | No
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
     }
-    model = Model(ema.eval(), None, card)
+    discriminator = adaptation.nets.discriminator if config.method.keeps_discriminator else None
+    model = Model(ema.eval(), discriminator, card)
     if run:
         save_png(_sheet(adaptation.shots, source, model), run.sheet)
         save_model(run.model, model)

@@ -120,7 +120,8 @@ def save_model(path: Path, model: Model, *, dtype: torch.dtype = torch.float32) 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
     """A .safetensors file with a JSON header, written atomically."""
-    write_atomically(path, save(tensors, metadata={"tenshot": json.dumps(header, sort_keys=True)}))
+    packed = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, save(packed, metadata={"tenshot": json.dumps(header, sort_keys=True)}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

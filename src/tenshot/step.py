@@ -1,24 +1,25 @@
 """One step of adaptation: D, its penalty when due, G, its penalty when due, the moving averages.
 
-`Adaptation` is everything that changes from step to step; `snapshot` and `restore` turn it into tensors and back.
+`Adaptation` is everything that changes from step to step; `checkpoint` turns it into tensors and back.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tenshot.ada import ada, adjust
 from tenshot.augment import diffaug, flip
 from tenshot.config import RunConfig
 from tenshot.data import batch_indices
 from tenshot.errors import TenshotError
 from tenshot.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
 from tenshot.methods import Method
-from tenshot.methods.base import Clock, Context, Nets, Phase, State
-from tenshot.models import Model, fill
+from tenshot.methods.base import Batch, Clock, Context, Nets, Phase, State
+from tenshot.models import Model
 from tenshot.randomness import generator_for
 from tenshot.sampling import to_unit
 
@@ -37,6 +38,9 @@ class Adaptation:
     """The method's."""
     path_mean: Tensor
     """Running mean of the path length, a scalar; NaN before the first measurement."""
+    ada: Tensor
+    """`[3]`: the probability with which images are augmented; of the shots judged since it was last adjusted, how many
+    more D took for real than for generated, and how many there were."""
     record: Callable[[dict[str, Any]], None] = lambda entry: None
     """Receives each decision of the method."""
 
@@ -51,10 +55,12 @@ def begin(config: RunConfig, source: Model, shots: Tensor) -> Adaptation:
         raise TenshotError(f"{config.source} has no discriminator: adaptation needs the one it was trained with")
     generator, discriminator = copy.deepcopy(source.generator), copy.deepcopy(source.discriminator)
     method = config.method
+    method.prepare(generator, discriminator)
     for key, parameter in generator.named_parameters():
         parameter.requires_grad_(method.trains("generator", key))
     for key, parameter in discriminator.named_parameters():
         parameter.requires_grad_(method.trains("discriminator", key))
+    heads = method.heads(discriminator, generator_for(config.seed, "heads"))
     nets = Nets(
         source=copy.deepcopy(source.generator).requires_grad_(False),
         generator=generator,
@@ -63,18 +69,24 @@ def begin(config: RunConfig, source: Model, shots: Tensor) -> Adaptation:
         discriminator_ema=copy.deepcopy(discriminator).requires_grad_(False)
         if method.needs_discriminator_ema()
         else None,
-        optimiser_g=_adam(generator, config, config.lr, config.path_every),
-        optimiser_d=_adam(discriminator, config, config.lr * config.lr_ratio, config.r1_every),
+        heads=heads,
+        optimiser_g=_adam([generator], config, config.lr, config.path_every),
+        optimiser_d=_adam([discriminator, heads], config, config.lr * config.lr_ratio, config.r1_every),
     )
-    adaptation = Adaptation(config, shots, nets, {}, generator.latent_avg.new_tensor(float("nan")))
+    if config.precision == "bfloat16":
+        for network in (nets.source, generator, discriminator):
+            network.compute = torch.bfloat16
+    ada = torch.tensor([config.augment_p, 0.0, 0.0], dtype=torch.float64)
+    adaptation = Adaptation(config, shots, nets, {}, generator.latent_avg.new_tensor(float("nan")), ada)
     adaptation.state = method.setup(_context(adaptation, 0))
     return adaptation
 
 
-def _adam(network: torch.nn.Module, config: RunConfig, lr: float, every: int) -> torch.optim.Adam:
+def _adam(modules: list[torch.nn.Module | None], config: RunConfig, lr: float, every: int) -> torch.optim.Adam:
     """Adam corrected for lazy regularisation: as many more steps as there are penalties (StyleGAN2, appendix B)."""
     ratio = every / (every + 1) if every else 1.0
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    parameters = [parameter for module in modules if module is not None for parameter in module.parameters()]
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
     betas = (config.beta1**ratio, 0.99**ratio)
     group = {"params": trained, "initial_lr": lr * ratio}
     return torch.optim.Adam([group], lr=lr * ratio, betas=betas, eps=1e-8, fused=True)
@@ -94,12 +106,11 @@ def run_step(run: Adaptation, step: int) -> Stats:
     for group in run.nets.optimiser_g.param_groups + run.nets.optimiser_d.param_groups:
         group["lr"] = group["initial_lr"] * lr_factor(step, config.steps, config.lr_decay)
 
-    stats = _train("d", _discriminator_phase, run, context, reals, rng)
-    if config.r1_every and step % config.r1_every == 0:
-        stats |= _train("r1", _r1_phase, run, context, reals, rng)
-    stats |= _train("g", _generator_phase, run, context, reals, rng)
-    if config.path_every and step % config.path_every == 0:
-        stats |= _train("path", _path_phase, run, context, reals, rng)
+    stats: dict[str, Tensor] = {}
+    for phase, losses in _PHASES.items():
+        every = {"r1": config.r1_every, "path": config.path_every}.get(phase, 1)
+        if every and step % every == 0 and not run.method.skips(phase, context.clock):
+            stats |= _train(phase, losses, run, context, reals, rng)
 
     decay = 0.5 ** (config.batch / config.ema_half_life) if config.ema_half_life else 0.0
     average_(run.nets.ema, run.nets.generator, decay)
@@ -137,37 +148,56 @@ def _train(
 
 def _discriminator_phase(run: Adaptation, context: Context, reals: Tensor, rng: torch.Generator):
     """max log D(x) + log(1 - D(G(z))), reals and fakes in one pass with statistics apart."""
-    n = len(reals)
+    n, method = len(reals), run.method
     with torch.no_grad():
-        fakes = run.nets.generator.synthesise(_styles(run, n, rng), run.nets.generator.draw_noise(n, rng))
-    gates = run.method.gates("d", context, 2 * n)
+        fakes = run.nets.generator.synthesise(_styles(run, context, n, rng), run.nets.generator.draw_noise(n, rng))
+    gates = method.gates("d", context, 2 * n)
     images = _augmented(run, torch.cat([reals, fakes]), rng)
-    real_logits, fake_logits = run.nets.discriminator(images, gates, minibatches=2).split(n)
+    logits = method.judge(images, context, run.state, gates, 2)
+    real_logits, fake_logits = logits.split(n)
     loss = discriminator_loss(real_logits, fake_logits)
-    return loss, {"d": loss, "d_real": real_logits.mean(), "d_fake": fake_logits.mean()}, gates
+    extra = method.extra_losses("d", context, run.state, _batch(run, reals, fakes, rng))
+    stats = {"d": loss, "d_real": real_logits.mean(), "d_fake": fake_logits.mean()}
+    if run.config.augment == "ada":
+        _watch_overfitting(run, context, real_logits.detach())
+        stats["augment_p"] = run.ada[0]
+    return sum(extra.values(), loss), stats | extra, gates
+
+
+def _watch_overfitting(run: Adaptation, context: Context, real_logits: Tensor) -> None:
+    """ADA's controller: every few steps p follows the sign of r - target, r = E[sign(D(x))] (arXiv:2006.06676)."""
+    config = run.config
+    run.ada = run.ada + torch.tensor([0.0, real_logits.sign().mean().item() * len(real_logits), len(real_logits)])
+    if (context.clock.step + 1) % config.ada_every == 0:
+        p, signs, seen = run.ada.tolist()
+        p = adjust(p, signs / seen, round(seen), config.ada_images, config.ada_target, legacy=config.ada_legacy)
+        run.ada = torch.tensor([p, 0.0, 0.0], dtype=torch.float64)
 
 
 def _r1_phase(run: Adaptation, context: Context, reals: Tensor, rng: torch.Generator):
     """Keep D flat around the reals; weighted by the interval because it is taken so rarely."""
     reals = reals.detach().requires_grad_()
-    penalty = r1_penalty(run.nets.discriminator(_augmented(run, reals, rng)), reals)
+    logits = run.method.judge(_augmented(run, reals, rng), context, run.state)
+    penalty = r1_penalty(logits.flatten(1).mean(dim=1) if logits.dim() > 1 else logits, reals)
     return penalty * (run.config.r1_gamma / 2 * run.config.r1_every), {"r1": penalty}, None
 
 
 def _generator_phase(run: Adaptation, context: Context, reals: Tensor, rng: torch.Generator):
     """max log D(G(z))."""
-    n = len(reals)
-    gates = run.method.gates("g", context, n)
-    fakes = run.nets.generator.synthesise(_styles(run, n, rng), run.nets.generator.draw_noise(n, rng), gates)
-    loss = generator_loss(run.nets.discriminator(_augmented(run, fakes, rng)))
-    return loss, {"g": loss}, gates
+    n, method = len(reals), run.method
+    gates = method.gates("g", context, n)
+    ws = _styles(run, context, n, rng)
+    fakes = run.nets.generator.synthesise(ws, run.nets.generator.draw_noise(n, rng), gates)
+    loss = generator_loss(method.judge(_augmented(run, fakes, rng), context, run.state))
+    extra = method.extra_losses("g", context, run.state, _batch(run, reals, fakes, rng))
+    return sum(extra.values(), loss), {"g": loss} | extra, gates
 
 
 def _path_phase(run: Adaptation, context: Context, reals: Tensor, rng: torch.Generator):
     """Make steps of one size in w move the image by one size; half a batch, weighted by the interval."""
     n = max(1, len(reals) // 2)
     generator = run.nets.generator
-    ws = _styles(run, n, rng)
+    ws = _mixed(run, n, rng)
     if not ws.requires_grad:  # the mapping network is frozen
         ws = ws.requires_grad_()
     images = generator.synthesise(ws, generator.draw_noise(n, rng))
@@ -179,7 +209,22 @@ def _path_phase(run: Adaptation, context: Context, reals: Tensor, rng: torch.Gen
     return penalty * (run.config.path_weight * run.config.path_every), {"path": now}, None
 
 
-def _styles(run: Adaptation, n: int, rng: torch.Generator) -> Tensor:
+_PHASES: dict[Phase, _PhaseLoss] = {
+    "d": _discriminator_phase,
+    "r1": _r1_phase,
+    "g": _generator_phase,
+    "path": _path_phase,
+}
+
+
+def _styles(run: Adaptation, context: Context, n: int, rng: torch.Generator) -> Tensor:
+    """Latents `[n layers d]` for fakes: those the method wants, or fresh ones, mixed."""
+    z = run.method.latents(context, run.state, n, rng)
+    generator = run.nets.generator
+    return _mixed(run, n, rng) if z is None else generator.spread(generator.map(z))
+
+
+def _mixed(run: Adaptation, n: int, rng: torch.Generator) -> Tensor:
     """Latents `[n layers d]`; with probability `mixing` the later layers follow a second latent."""
     generator = run.nets.generator
     spec, device = generator.spec, generator.latent_avg.device
@@ -191,7 +236,13 @@ def _styles(run: Adaptation, n: int, rng: torch.Generator) -> Tensor:
 
 
 def _augmented(run: Adaptation, images: Tensor, rng: torch.Generator) -> Tensor:
-    return diffaug(images, rng, run.config.augment_p) if run.config.augment == "diffaug" else images
+    if run.config.augment == "diffaug":
+        return diffaug(images, rng, run.config.augment_p)
+    return ada(images, rng, run.ada[0].item()) if run.config.augment == "ada" else images
+
+
+def _batch(run: Adaptation, reals: Tensor, fakes: Tensor, rng: torch.Generator) -> Batch:
+    return Batch(reals, fakes, lambda images: _augmented(run, images, rng), rng)
 
 
 def _reals(run: Adaptation, step: int, rng: torch.Generator) -> Tensor:
@@ -211,62 +262,7 @@ def _context(run: Adaptation, step: int) -> Context:
     return Context(run.nets, Clock(step, config.steps, config.batch, config.seed), reals, run.record)
 
 
-def snapshot(run: Adaptation) -> dict[str, Tensor]:
-    """All that the next step depends on, as named tensors (not copied)."""
-    tensors = {"path_mean": run.path_mean}
-    tensors |= {f"state/{name}": tensor for name, tensor in run.state.items()}
-    for part, network in _networks(run.nets).items():
-        tensors |= {f"{part}/{name}": tensor for name, tensor in network.state_dict().items()}
-    for part, name, moments in _moments(run.nets):
-        tensors |= {f"adam/{part}/{name}/{key}": tensor for key, tensor in moments.items()}
-    return tensors
-
-
-def restore(run: Adaptation, tensors: dict[str, Tensor]) -> None:
-    """Set a run that has just begun to a snapshot. Raises TenshotError where the two do not fit."""
-    if "path_mean" not in tensors:
-        raise TenshotError("the checkpoint was not written by tenshot: it has no path_mean")
-    run.path_mean = tensors["path_mean"]
-    state = {k.removeprefix("state/"): v for k, v in tensors.items() if k.startswith("state/")}
-    expected, found = ({name: tensor.shape for name, tensor in s.items()} for s in (run.state, state))
-    if expected != found:
-        raise TenshotError(f"the checkpoint's state does not belong to the method {run.method.name} on these networks")
-    run.state = state
-    for part, network in _networks(run.nets).items():
-        prefix = f"{part}/"
-        values = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        fill(network, values, f"checkpoint, {part}")
-    for part, optimiser in (("generator", run.nets.optimiser_g), ("discriminator", run.nets.optimiser_d)):
-        for name, parameter in _networks(run.nets)[part].named_parameters():
-            prefix = f"adam/{part}/{name}/"
-            values = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            if values:
-                optimiser.state[parameter] = values
-
-
-def _networks(nets: Nets) -> dict[str, torch.nn.Module]:
-    named = {
-        "generator": nets.generator,
-        "discriminator": nets.discriminator,
-        "ema": nets.ema,
-        "discriminator_ema": nets.discriminator_ema,
-    }
-    return {name: network for name, network in named.items() if network is not None}
-
-
-def _moments(nets: Nets) -> Iterator[tuple[str, str, dict[str, Tensor]]]:
-    for part, optimiser in (("generator", nets.optimiser_g), ("discriminator", nets.optimiser_d)):
-        for name, parameter in _networks(nets)[part].named_parameters():
-            yield part, name, optimiser.state.get(parameter, {})
-
-
 @torch.no_grad()
 def average_(average: torch.nn.Module, network: torch.nn.Module, decay: float) -> None:
     """Parameters of `average` move towards `network`'s; equal ones stay equal to the bit."""
     torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1.0 - decay)
-
-
-def is_finite(run: Adaptation) -> bool:
-    """Whether every parameter of the networks is a number."""
-    networks = _networks(run.nets).values()
-    return all(bool(torch.isfinite(parameter).all()) for network in networks for parameter in network.parameters())

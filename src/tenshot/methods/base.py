@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tenshot.filters import FilterGroup
 from tenshot.nets import Discriminator, Generator
@@ -36,6 +36,8 @@ class Nets:
     """Exponential moving average of the generator: what is sampled and saved."""
     discriminator_ema: Discriminator | None
     """Kept only for methods that ask for it (`needs_discriminator_ema`)."""
+    heads: nn.Module | None
+    """What the method adds to the discriminator (`Method.heads`); trains with D."""
     optimiser_g: torch.optim.Adam
     optimiser_d: torch.optim.Adam
 
@@ -70,20 +72,53 @@ class Context:
     """Append one JSON object to the run's `decisions.jsonl`."""
 
 
+@dataclass
+class Batch:
+    """What a phase has computed, for extra losses."""
+
+    reals: Tensor
+    """The step's shots, `[n 3 r r]` in [-1, 1], as loaded (mirrored perhaps, not augmented further)."""
+    fakes: Tensor
+    """Generated images, `[n 3 r r]`, before augmentation; without gradient in phase d."""
+    augment: Callable[[Tensor], Tensor]
+    """The run's augmentation, to apply to whatever else D is to see."""
+    rng: torch.Generator
+    """The phase's random numbers."""
+
+
 @dataclass(frozen=True)
 class Method:
-    """A way to adapt: what trains, and what happens around each optimiser step. The defaults train everything."""
+    """A way to adapt: what trains, and what happens around each optimiser step. The defaults train everything.
+
+    In the order in which the loop calls them: `prepare`, `trains`, `heads`, `setup` before the first step; in every
+    phase `skips`, `latents`, `gates`, `judge`, `extra_losses`, `after_backward`; `after_step`; and `merge` at the end.
+    """
 
     name: ClassVar[str]
     paper: ClassVar[str]
+    adds: ClassVar[str] = "-"
+    """Extra losses, in a few words for the table of methods."""
+    keeps_discriminator: ClassVar[bool] = False
+    """Whether the result holds the discriminator too, to be a source itself."""
 
     def needs_discriminator_ema(self) -> bool:
         """Whether `Nets.discriminator_ema` is kept."""
         return False
 
+    def prepare(self, generator: Generator, discriminator: Discriminator) -> None:
+        """Change the networks' make-up, such as by parametrisations, before they are copied and get optimisers."""
+
+    def merge(self, generator: Generator) -> Generator:
+        """Undo `prepare` without changing what is computed: a plain generator, the given one or another."""
+        return generator
+
     def trains(self, network: Network, parameter: str) -> bool:
         """Whether a parameter is handed to the optimiser at all."""
         return True
+
+    def heads(self, discriminator: Discriminator, rng: torch.Generator) -> nn.Module | None:
+        """More layers for D, freshly initialised; they train with D, by D's optimiser."""
+        return None
 
     def may_prune(self, network: Network, group: FilterGroup) -> bool:
         """Whether the method decides the fates of a group's filters."""
@@ -91,6 +126,29 @@ class Method:
 
     def setup(self, context: Context) -> State:
         """Before the first step; returns the state."""
+        return {}
+
+    def skips(self, phase: Phase, clock: Clock) -> bool:
+        """Whether a phase is left out at this step."""
+        return False
+
+    def latents(self, context: Context, state: State, n: int, rng: torch.Generator) -> Tensor | None:
+        """Latents `[n d]` for the fakes of phases d and g, not mixed; None = standard normal ones, mixed as set."""
+        return None
+
+    def judge(
+        self,
+        images: Tensor,
+        context: Context,
+        state: State,
+        gates: dict[str, Tensor] | None = None,
+        minibatches: int = 1,
+    ) -> Tensor:
+        """D's logits for images in phases d, r1 and g: `[n]`, or `[n ...]` where places are judged one by one."""
+        return context.nets.discriminator(images, gates, minibatches)
+
+    def extra_losses(self, phase: Phase, context: Context, state: State, batch: Batch) -> dict[str, Tensor]:
+        """Terms, weighted, that are added to the loss of phase d or g; reported under their names."""
         return {}
 
     def gates(self, phase: Phase, context: Context, rows: int) -> dict[str, Tensor] | None:

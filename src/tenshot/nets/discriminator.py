@@ -1,7 +1,8 @@
 """StyleGAN2's residual discriminator (config F, arXiv:1912.04958), rosinality's parameter names."""
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -28,8 +29,12 @@ class DiscriminatorSpec:
 class Discriminator(nn.Module):
     """Images `[n 3 r r]` in [-1, 1] to logits `[n]`: positive = taken for real."""
 
+    compute: torch.dtype | None
+    """Precision of the residual blocks' activations, such as bfloat16; None = that of the images."""
+
     def __init__(self, spec: DiscriminatorSpec) -> None:
         super().__init__()
+        self.compute = None
         self.spec = spec
         channels = spec.channels[::-1]  # from the image down to 4 pixels
         self.convs = nn.ModuleList([ConvLayer(3, channels[0], 1)])
@@ -46,20 +51,37 @@ class Discriminator(nn.Module):
         equal size `images` concatenates; each gets its own minibatch statistics, as if it came alone. Raises
         ValueError where sizes or names do not fit.
         """
+        if len(images) < 1 or len(images) % minibatches:
+            raise ValueError(f"{len(images)} images cannot be {minibatches} minibatches of one size")
+        x = images
+        for _, x in self.maps(images, gates):  # noqa: B007, the last is wanted
+            pass
+        x = minibatch_stddev(x.to(images.dtype), minibatches)
+        x = self.final_conv(x, (gates or {}).get("final_conv"))
+        return self.final_linear(x.flatten(1)).squeeze(1)
+
+    def maps(self, images: Tensor, gates: Mapping[str, Tensor] | None = None) -> Iterator[tuple[str, Tensor]]:
+        """Name and output `[n c h w]` of every activated convolution and block, each computed when it is asked for.
+
+        From the image down: convs.0, convs.1.conv1, convs.1.conv2, convs.1 (with the shortcut), convs.2.conv1, ...
+        Raises ValueError where sizes or names do not fit.
+        """
         gates = gates or {}
         check_gates(gates, [group.name for group in self.filter_groups() if group.gated])
         size = self.spec.resolution
         if images.shape[1:] != (3, size, size):
             raise ValueError(f"images are {list(images.shape)}, expected [n, 3, {size}, {size}]")
-        if len(images) < 1 or len(images) % minibatches:
-            raise ValueError(f"{len(images)} images cannot be {minibatches} minibatches of one size")
-        x = images.contiguous(memory_format=torch.channels_last)
+        x = images.to(self.compute or images.dtype).contiguous(memory_format=torch.channels_last)
         x = self.convs[0](x, gates.get("convs.0"))
+        yield "convs.0", x
         for i in range(1, len(self.convs)):
-            x = self.convs[i](x, gates.get(f"convs.{i}.conv1"), gates.get(f"convs.{i}.conv2"))
-        x = minibatch_stddev(x, minibatches)
-        x = self.final_conv(x, gates.get("final_conv"))
-        return self.final_linear(x.flatten(1)).squeeze(1)
+            name, block = f"convs.{i}", cast(ResBlock, self.convs[i])
+            inner = block.conv1(x, gates.get(f"{name}.conv1"))
+            yield f"{name}.conv1", inner
+            inner = block.conv2(inner, gates.get(f"{name}.conv2"))
+            yield f"{name}.conv2", inner
+            x = (inner + block.skip(x)) / math.sqrt(2.0)
+            yield name, x
 
     def filter_groups(self) -> list[FilterGroup]:
         """Every group of filters, from the image down: convolutions, then the shortcuts."""

@@ -70,9 +70,12 @@ class Generator(nn.Module):
     """Latents to images `[n 3 r r]`, about [-1, 1] but not clamped."""
 
     latent_avg: Tensor
+    compute: torch.dtype | None
+    """Precision of the activations from the constant input on, such as bfloat16; None = that of the parameters."""
 
     def __init__(self, spec: GeneratorSpec) -> None:
         super().__init__()
+        self.compute = None
         self.spec = spec
         d, channels = spec.latent_size, spec.channels
         mapping = [EqualLinear(d, d, lr_mul=0.01, activate=True) for _ in range(spec.mapping_depth)]
@@ -100,12 +103,17 @@ class Generator(nn.Module):
         return w[:, None].expand(-1, self.spec.layers, -1)
 
     def synthesise(
-        self, ws: Tensor, noise: Sequence[Tensor] | None = None, gates: Mapping[str, Tensor] | None = None
+        self,
+        ws: Tensor,
+        noise: Sequence[Tensor] | None = None,
+        gates: Mapping[str, Tensor] | None = None,
+        keep: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """The synthesis network.
 
         ws: `[n layers d]`. noise: one `[n 1 h w]` per styled convolution (`draw_noise`), None = no noise. gates: block
-        name -> `[c]` or `[n c]`, used in place of the block's own gate; names not given use their own.
+        name -> `[c]` or `[n c]`, used in place of the block's own gate; names not given use their own. keep: receives
+        every styled convolution's output by block name, conv1, convs.0, ...: `[n c h w]`.
         Returns `[n 3 r r]`. Raises ValueError where counts or names do not fit the network.
         """
         gates = gates or {}
@@ -116,11 +124,16 @@ class Generator(nn.Module):
             raise ValueError(f"{len(noise)} noise maps, expected {len(self.convs) + 1}")
         maps: Sequence[Tensor | None] = noise if noise is not None else [None] * (len(self.convs) + 1)
         x = self.input.input.expand(len(ws), -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        x = x.to(self.compute or x.dtype)
         x = self.conv1(x, ws[:, 0], maps[0], gates.get("conv1"))
+        if keep is not None:
+            keep["conv1"] = x
         image = self.to_rgb1(x, ws[:, 1], None)
         for k, to_rgb in enumerate(self.to_rgbs):
             for i in (2 * k, 2 * k + 1):
                 x = self.convs[i](x, ws[:, i + 1], maps[i + 1], gates.get(f"convs.{i}"))
+                if keep is not None:
+                    keep[f"convs.{i}"] = x
             image = to_rgb(x, ws[:, 2 * k + 3], image)
         return image
 
@@ -145,6 +158,6 @@ class Generator(nn.Module):
             convs.append(FilterGroup(name, "conv", len(block.gate), size, (weight, bias)))
             rows = f"{name}.conv.modulation"
             both = (Slice(f"{rows}.weight", 0), Slice(f"{rows}.bias", 0))
-            count = block.conv.weight.shape[2]
+            count = len(block.conv.modulation.bias)
             modulations.append(FilterGroup(rows, "modulation", count, size, both, prunable=name != "conv1"))
         return convs + modulations

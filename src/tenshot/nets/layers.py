@@ -6,6 +6,9 @@ sample (section 2.2 and appendix B of the paper), without a grouped convolution 
 
 Shape letters: n samples, c or i input channels, o output channels, h and w pixels, d latent size.
 All weights are at the equalised learning rate: stored ~ N(0, 1), used times 1 / sqrt(fan_in).
+
+The type of the activations decides in what precision a layer computes: parameters stay as they are and are cast where
+they meet activations of another type. Styles, demodulation and RGB images keep the parameters' precision.
 """
 
 import math
@@ -15,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tenshot.nets.resample import blur, downsample, upsample
+
 SLOPE = 0.2  # of the leaky ReLU
 GAIN = math.sqrt(2.0)  # keeps the variance after it
 
@@ -22,28 +27,6 @@ GAIN = math.sqrt(2.0)  # keeps the variance after it
 def leaky_relu(x: Tensor) -> Tensor:
     """Leaky ReLU without its gain: since it is positively homogeneous, callers fold the gain into what they pass."""
     return F.leaky_relu(x, SLOPE)
-
-
-_TAPS = (1.0, 3.0, 3.0, 1.0)
-
-
-def _binomial_kernel(x: Tensor, gain: float) -> Tensor:
-    """One filter per channel of x, `[c 1 4 4]`; its taps sum to `gain`."""
-    kernel = x.new_tensor([[a * b * gain / 64.0 for b in _TAPS] for a in _TAPS])
-    return kernel.expand(x.shape[1], 1, 4, 4)
-
-
-def blur(x: Tensor, pad: tuple[int, int], stride: int = 1, gain: float = 1.0) -> Tensor:
-    """Low-pass filter [1, 3, 3, 1] x [1, 3, 3, 1] / 64, times `gain`, each channel by itself. `[n c h w]`."""
-    kernel = _binomial_kernel(x, gain)
-    if pad[0] != pad[1]:
-        x, pad = F.pad(x, (*pad, *pad)), (0, 0)
-    return F.conv2d(x, kernel, stride=stride, padding=pad[0], groups=x.shape[1])
-
-
-def upsample(x: Tensor) -> Tensor:
-    """Twice the height and width: zeros between pixels, then the low-pass filter with gain 4. `[n c h w]`."""
-    return F.conv_transpose2d(x, _binomial_kernel(x, 4.0), stride=2, padding=1, groups=x.shape[1])
 
 
 class PixelNorm(nn.Module):
@@ -72,10 +55,15 @@ class EqualLinear(nn.Module):
         self.activate = activate
 
     def forward(self, x: Tensor) -> Tensor:
-        gain = GAIN if self.activate else 1.0
-        scale = self.lr_mul * gain / math.sqrt(self.weight.shape[1])
-        x = F.linear(x, self.weight * scale, self.bias * (self.lr_mul * gain))
+        gain = self.lr_mul * (GAIN if self.activate else 1.0)
+        x = x * (gain / math.sqrt(self.weight.shape[1]))  # not the weight: there is far more of it
+        x = F.linear(x, self.weight, self.bias * gain)
         return leaky_relu(x) if self.activate else x
+
+
+def _channels_last(weight: Tensor) -> Tensor:
+    """The layout that convolutions of channels_last images want; in any other, each use makes a copy."""
+    return weight.contiguous(memory_format=torch.channels_last)
 
 
 class ModulatedConv(nn.Module):
@@ -83,7 +71,7 @@ class ModulatedConv(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, latent_size: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(1, channels_out, channels_in, kernel, kernel))
+        self.weight = nn.Parameter(_channels_last(torch.randn(channels_out, channels_in, kernel, kernel))[None])
         self.modulation = EqualLinear(latent_size, channels_in, bias_init=1.0)
 
     def style(self, w: Tensor) -> Tensor:
@@ -95,7 +83,7 @@ class ModulatedConv(nn.Module):
 
         A pruned input channel stays in the sum: pruning takes a channel's signal away and nothing else.
         """
-        energy = self.weight[0].square().sum(dim=(2, 3))  # [o i]
+        energy = self.weight.squeeze(0).square().sum(dim=(2, 3))  # [o i]
         return torch.rsqrt(F.linear(style.square(), energy) + 1e-8)
 
 
@@ -130,11 +118,11 @@ class StyledConv(nn.Module):
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None, gate: Tensor | None = None) -> Tensor:
         """`[n i h w], [n d], [n 1 h' w'] or None, gate [o] or [n o] or None (own) -> [n o h' w']`."""
         style = self.conv.style(w)
-        x = x * style[:, :, None, None]
-        weight = self.conv.weight[0]
+        x = x * style[:, :, None, None].to(x.dtype)
+        weight = self.conv.weight.squeeze(0).to(x.dtype)
         if self.up:
             x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
-            x = blur(x, (1, 1), gain=4.0)
+            x = blur(x, 1, gain=4.0)
         else:
             x = F.conv2d(x, weight, padding=1)
 
@@ -142,11 +130,12 @@ class StyledConv(nn.Module):
         gain = self.gate * GAIN if gate is None else torch.full_like(self.gate, GAIN)
         scale = self.conv.demodulation(style) * gain  # [n o]
         bias = self.activate.bias * gain
-        x = torch.addcmul(bias[:, None, None], x, scale[:, :, None, None])
+        x = torch.addcmul(bias[:, None, None].to(x.dtype), x, scale[:, :, None, None].to(x.dtype))
         if noise is not None:
-            x = torch.addcmul(x, noise, (self.noise.weight * gain)[:, None, None])
+            strength = (self.noise.weight * gain)[:, None, None]
+            x = torch.addcmul(x, noise.to(x.dtype), strength.to(x.dtype))
         x = leaky_relu(x)
-        return x if gate is None else x * gate[..., None, None]
+        return x if gate is None else x * gate[..., None, None].to(x.dtype)
 
 
 class ToRGB(nn.Module):
@@ -159,26 +148,32 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, skip: Tensor | None) -> Tensor:
         """`[n i h w], [n d], [n 3 h/2 w/2] or None -> [n 3 h w]`."""
-        x = x * self.conv.style(w)[:, :, None, None]
-        x = F.conv2d(x, self.conv.weight[0]) + self.bias
-        return x if skip is None else x + upsample(skip)
+        n, channels, height, width = x.shape
+        weight = self.conv.weight.view(3, -1) * self.conv.style(w)[:, None]  # [n 3 i], less than the activations
+        pixels = x.permute(0, 2, 3, 1).reshape(n, height * width, channels)
+        image = torch.bmm(pixels, weight.transpose(1, 2).to(x.dtype)).to(weight.dtype)
+        image = image.view(n, height, width, 3).permute(0, 3, 1, 2) + self.bias
+        return image if skip is None else image + upsample(skip)
 
 
 class _Blur(nn.Module):
     """Low-pass filter in front of a convolution with stride 2; has no parameters, keeps the layout's numbering."""
 
-    def __init__(self, pad: int, stride: int) -> None:
-        super().__init__()
-        self.pad, self.stride = pad, stride
+    def forward(self, x: Tensor) -> Tensor:
+        return blur(x, 2)
+
+
+class _Downsample(nn.Module):
+    """Low-pass filter and every second pixel; has no parameters, keeps the layout's numbering."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return blur(x, (self.pad, self.pad), stride=self.stride)
+        return downsample(x)
 
 
 class _Conv(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, kernel: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(channels_out, channels_in, kernel, kernel))
+        self.weight = nn.Parameter(_channels_last(torch.randn(channels_out, channels_in, kernel, kernel)))
 
 
 class ConvLayer(nn.Sequential):
@@ -188,7 +183,7 @@ class ConvLayer(nn.Sequential):
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, *, down: bool = False) -> None:
         conv, bias = _Conv(channels_in, channels_out, kernel), _Bias(channels_out)
-        super().__init__(*([_Blur(2, 1)] if down else []), conv, bias)
+        super().__init__(*([_Blur()] if down else []), conv, bias)
         self.down = down
         self.register_buffer("gate", torch.ones(channels_out))
 
@@ -197,37 +192,35 @@ class ConvLayer(nn.Sequential):
         conv, activate = cast(_Conv, self[-2]), cast(_Bias, self[-1])
         gain = self.gate * GAIN if gate is None else torch.full_like(self.gate, GAIN)
         scale = gain / math.sqrt(conv.weight[0].numel())
-        weight, bias = conv.weight * scale[:, None, None, None], activate.bias * gain
+        weight = (conv.weight * scale[:, None, None, None]).to(x.dtype)
+        bias = (activate.bias * gain).to(x.dtype)
         if self.down:
             x = F.conv2d(self[0](x), weight, bias, stride=2)
         else:
             x = F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
         x = leaky_relu(x)
-        return x if gate is None else x * gate[..., None, None]
+        return x if gate is None else x * gate[..., None, None].to(x.dtype)
 
 
 class SkipConv(nn.Sequential):
     """D's shortcut: low-pass filter at stride 2, then a 1x1 convolution without bias or activation."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
-        super().__init__(_Blur(1, 2), _Conv(channels_in, channels_out, 1))
+        super().__init__(_Downsample(), _Conv(channels_in, channels_out, 1))
 
     def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         weight = cast(_Conv, self[1]).weight
-        return F.conv2d(self[0](x), weight / math.sqrt(weight.shape[1]))
+        return F.conv2d(self[0](x), (weight / math.sqrt(weight.shape[1])).to(x.dtype))
 
 
 class ResBlock(nn.Module):
-    """D's block: two convolutions, the second to half the size, plus the shortcut, over sqrt(2)."""
+    """D's block: two convolutions, the second to half the size, and the shortcut; `Discriminator.maps` runs them."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
         self.conv1 = ConvLayer(channels_in, channels_in, 3)
         self.conv2 = ConvLayer(channels_in, channels_out, 3, down=True)
         self.skip = SkipConv(channels_in, channels_out)
-
-    def forward(self, x: Tensor, gate1: Tensor | None, gate2: Tensor | None) -> Tensor:
-        return (self.conv2(self.conv1(x, gate1), gate2) + self.skip(x)) / math.sqrt(2.0)
 
 
 def minibatch_stddev(x: Tensor, minibatches: int, group: int = 4) -> Tensor:

@@ -1,0 +1,79 @@
+"""All that a run's next step depends on, as named tensors, and back: what a checkpoint holds."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from tenshot.errors import TenshotError
+from tenshot.methods.base import Nets
+from tenshot.models import fill
+from tenshot.step import Adaptation
+
+
+def snapshot(run: Adaptation) -> dict[str, Tensor]:
+    """All that the next step depends on, as named tensors (not copied)."""
+    tensors = {"path_mean": run.path_mean, "ada": run.ada}
+    tensors |= {f"state/{name}": tensor for name, tensor in run.state.items()}
+    for part, network in _networks(run.nets).items():
+        tensors |= {f"{part}/{name}": tensor for name, tensor in network.state_dict().items()}
+    for part, name, moments in _moments(run.nets):
+        tensors |= {f"adam/{part}/{name}/{key}": tensor for key, tensor in moments.items()}
+    return tensors
+
+
+def restore(run: Adaptation, tensors: dict[str, Tensor]) -> None:
+    """Set a run that has just begun to a snapshot. Raises TenshotError where the two do not fit."""
+    if missing := [name for name in ("path_mean", "ada") if name not in tensors]:
+        raise TenshotError(f"the checkpoint was not written by this tenshot: it has no {missing[0]}")
+    run.path_mean, run.ada = tensors["path_mean"], tensors["ada"]
+    state = {k.removeprefix("state/"): v for k, v in tensors.items() if k.startswith("state/")}
+    expected, found = ({name: tensor.shape for name, tensor in s.items()} for s in (run.state, state))
+    if expected != found:
+        raise TenshotError(f"the checkpoint's state does not belong to the method {run.method.name} on these networks")
+    run.state = state
+    for part, network in _networks(run.nets).items():
+        prefix = f"{part}/"
+        values = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        fill(network, values, f"checkpoint, {part}")
+    for part, optimiser in _optimised(run.nets):
+        for name, parameter in _networks(run.nets)[part].named_parameters():
+            prefix = f"adam/{part}/{name}/"
+            values = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            if values:
+                optimiser.state[parameter] = {key: _laid_out(value, parameter) for key, value in values.items()}
+
+
+def _laid_out(moment: Tensor, parameter: Tensor) -> Tensor:
+    """In the parameter's memory layout: fused Adam goes through both as they lie."""
+    return torch.empty_like(parameter).copy_(moment) if moment.shape == parameter.shape else moment
+
+
+def _networks(nets: Nets) -> dict[str, torch.nn.Module]:
+    named = {
+        "generator": nets.generator,
+        "discriminator": nets.discriminator,
+        "ema": nets.ema,
+        "discriminator_ema": nets.discriminator_ema,
+        "heads": nets.heads,
+    }
+    return {name: network for name, network in named.items() if network is not None}
+
+
+def _optimised(nets: Nets) -> Iterator[tuple[str, torch.optim.Adam]]:
+    yield "generator", nets.optimiser_g
+    yield "discriminator", nets.optimiser_d
+    if nets.heads is not None:
+        yield "heads", nets.optimiser_d
+
+
+def _moments(nets: Nets) -> Iterator[tuple[str, str, dict[str, Tensor]]]:
+    for part, optimiser in _optimised(nets):
+        for name, parameter in _networks(nets)[part].named_parameters():
+            yield part, name, optimiser.state.get(parameter, {})
+
+
+def is_finite(run: Adaptation) -> bool:
+    """Whether every parameter of the networks is a number."""
+    networks = _networks(run.nets).values()
+    return all(bool(torch.isfinite(parameter).all()) for network in networks for parameter in network.parameters())
