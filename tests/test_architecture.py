@@ -15,8 +15,8 @@ SRC = Path(__file__).parents[1] / "src"
 LEVELS = (
     {"errors", "randomness", "warp"},
     {"filters", "losses", "augment", "ada", "files", "images", "settings"},
-    {"nets", "fisher", "pruning", "data", "sheets"},
-    {"methods", "models", "video"},
+    {"nets", "fisher", "pruning", "data", "sheets", "headers", "unpickle", "pairs"},
+    {"methods", "models", "nvidia", "video"},
     {"config", "sampling", "runs", "seeds"},
     {"step", "convert", "metrics", "walk"},
     {"checkpoint"},

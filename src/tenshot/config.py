@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tenshot.augment import Augment
 from tenshot.errors import TenshotError
-from tenshot.methods import METHODS, Dap, Method
+from tenshot.methods import KNOWN, METHODS, Dap, Method
 from tenshot.settings import build, check_types, require
 
 
@@ -122,6 +122,6 @@ def read_config(path: Path) -> RunConfig:
 
 def build_method(name: str, settings: dict[str, Any]) -> Method:
     """A method by name with some of its fields given. Raises TenshotError."""
-    if not isinstance(name, str) or name not in METHODS:
+    if not isinstance(name, str) or name not in KNOWN:
         raise TenshotError(f"there is no method {name!r}; known are {', '.join(METHODS)}")
-    return build(METHODS[name], settings)
+    return build(KNOWN[name], settings)

@@ -1,0 +1,104 @@
+"""Images whose latents are known: what a generator can be distilled from.
+
+A folder or zip with images named by a number (`img/004711.jpg`) and blocks of latents `w_000000.npy`, `w_004096.npy`, ...
+of shape `[rows d]`: image n has row n - block of the last block that starts at or before n. `w_mean.npy` is the mean
+latent; with it, latents that were truncated towards it are stretched back.
+"""
+
+import functools
+import io
+import os
+import re
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tenshot.data import load_images
+from tenshot.errors import TenshotError
+from tenshot.files import told_as_sentence
+
+_BLOCK = re.compile(r"w_(\d+)\.npy")
+MOST_BYTES = 2**30
+"""Largest file of latents that is read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """n images and their latents."""
+
+    images: Tensor
+    """uint8 `[n 3 r r]`."""
+    ws: Tensor
+    """float32 `[n d]`, not truncated."""
+
+
+@functools.lru_cache(maxsize=1)
+def load_pairs(path: str, resolution: int, truncation: float = 1.0) -> Pairs:
+    """Images at `resolution` with their latents. Raises TenshotError where one is without the other.
+
+    truncation: how far the stored latents were pulled towards the mean when the images were made; 1 = not at all.
+    """
+    if not 0 < truncation <= 1:
+        raise TenshotError(f"truncation is {truncation}: it must be above 0 and at most 1")
+    found = load_images(path, resolution)
+    arrays = _arrays(Path(os.path.expanduser(path)))
+    blocks = {int(match[1]): name for name in arrays if (match := _BLOCK.fullmatch(name))}
+    if not blocks:
+        raise TenshotError(
+            f"{path} holds no latents: put w_000000.npy, rows in the order of the images' numbers, beside them"
+        )
+    read = functools.cache(lambda name: _array(arrays[name](), f"{path}, {name}"))
+    ws = torch.stack([_row(name, blocks, read, path) for name in found.names])
+    if truncation < 1:
+        if "w_mean.npy" not in arrays:
+            raise TenshotError(
+                f"{path} holds no w_mean.npy: latents truncated to {truncation} need the mean they were pulled to"
+            )
+        mean = read("w_mean.npy").flatten()
+        ws = mean + (ws - mean) / truncation
+    return Pairs(found.images, ws)
+
+
+def _row(name: str, blocks: dict[int, str], read: Callable[[str], Tensor], path: str) -> Tensor:
+    stem = Path(name).stem
+    number = int(stem) if stem.isdecimal() else -1
+    start = max((first for first in blocks if first <= number), default=None)
+    if start is None or number - start >= len(read(blocks[start])):
+        raise TenshotError(f"{path}: there is no latent for {name}; images are named by number, blocks by their first")
+    return read(blocks[start])[number - start]
+
+
+def _arrays(path: Path) -> dict[str, Callable[[], bytes]]:
+    """Every .npy file by its name, with a way to read it."""
+    if path.is_dir():
+        return {file.name: file.read_bytes for file in sorted(path.glob("*.npy")) if file.stat().st_size <= MOST_BYTES}
+    with told_as_sentence("read", path), zipfile.ZipFile(path) as archive:
+        members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
+    return {
+        Path(m.filename).name: functools.partial(_unpack, path, m.filename)
+        for m in members
+        if m.file_size <= MOST_BYTES
+    }
+
+
+def _unpack(path: Path, member: str) -> bytes:
+    with told_as_sentence("read", path), zipfile.ZipFile(path) as archive:
+        return archive.read(member)
+
+
+def _array(content: bytes, where: str) -> Tensor:
+    try:
+        array = np.load(io.BytesIO(content), allow_pickle=False)
+        latents = torch.from_numpy(np.atleast_2d(array).astype(np.float32))
+    except (ValueError, EOFError, TypeError) as error:
+        raise TenshotError(f"{where} is no array of numbers: {error}") from error
+    if latents.dim() != 2 or not torch.isfinite(latents).all():
+        raise TenshotError(
+            f"{where} has shape {list(array.shape)} or values that are not finite; expected [rows, latent size]"
+        )
+    return latents
