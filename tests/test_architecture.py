@@ -14,12 +14,13 @@ SRC = Path(__file__).parents[1] / "src"
 
 LEVELS = (
     {"errors", "randomness", "warp"},
-    {"filters", "losses", "augment", "ada", "files", "images", "settings"},
-    {"nets", "fisher", "pruning", "data", "sheets", "headers", "unpickle", "pairs"},
+    {"filters", "losses", "consistency", "augment", "ada", "files", "images", "settings", "rules"},
+    {"nets", "fisher", "pruning", "kml", "data", "sheets", "headers", "unpickle"},
+    {"pairs"},
     {"methods", "models", "nvidia", "video"},
     {"config", "sampling", "runs", "seeds"},
-    {"step", "convert", "metrics", "walk"},
-    {"checkpoint"},
+    {"step", "convert", "metrics", "walk", "presets"},
+    {"checkpoint", "costs", "report", "scoring"},
     {"loop"},
     {"plan", "progress"},
     {"cli"},

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from tenshot import __version__, loop
 from tenshot.__main__ import VERBS, main
-from tenshot.cli import adapt as cli_adapt
+from tenshot.cli import running
 from tenshot.cli.common import Signals
 from tenshot.models import Model, load_model, save_model
 from tenshot.progress import ProgressLine
@@ -353,7 +353,7 @@ def test_a_signal_stops_the_run_at_a_checkpoint_from_which_it_resumes(
 
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     with monkeypatch.context() as patch:
-        patch.setattr(cli_adapt, "ProgressLine", Interrupted)
+        patch.setattr(running, "ProgressLine", Interrupted)
         assert adapt() == code
     run = tmp_path / "run"
     assert f"stopped after step 3 of 4; go on with `tenshot adapt --resume {run}`" in one_sentence(capsys)
@@ -377,7 +377,7 @@ def test_ctrl_c_while_loading_is_not_a_traceback(adapt, monkeypatch, capsys):
     def interrupted(name):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli_adapt, "load_model", interrupted)
+    monkeypatch.setattr(running, "load_model", interrupted)
     assert adapt() == 130
     assert one_sentence(capsys) == "tenshot adapt: stopped\n"
 
@@ -405,7 +405,7 @@ def test_there_is_nothing_to_resume_in_a_folder_without_a_run(tmp_path, capsys):
 def test_a_run_is_named_after_its_images(tmp_path, monkeypatch, shots, name):
     (tmp_path / "here" / "a.b").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here")
-    assert cli_adapt._default_out(shots) == Path("runs") / name
+    assert running.default_out(shots) == Path("runs") / name
 
 
 def test_generate_writes_images_of_the_seeds(tmp_path, tiny_source, tiny_model, capsys):

@@ -43,7 +43,7 @@ def test_a_method_keeps_its_settings_under_its_own_name():
         ({"steps": 0}, "--steps is 0: it must be at least 1"),
         ({"mixing": 1.5}, "--mixing is 1.5: it must be between 0 and 1"),
         ({"lr": -1}, "--lr is -1: it must be at least 0.0"),
-        ({"method": "magic"}, "there is no method 'magic'; known are dap, finetune"),
+        ({"method": "magic"}, "there is no method 'magic'; known are finetune, ada"),
         ({"method": "dap", "dap": {"every": 0}}, "--dap.every is 0: it must be at least 1"),
         ({"dap": {"warmup": 0.9, "settle": 0.5}}, "--dap.warmup is 0.9: it must be from 0 to settle, 0.5"),
         ({"dap": {"prune_mass": 1.0}}, "--dap.prune-mass is 1.0: it must be at least 0 and below 1"),
@@ -75,7 +75,7 @@ def test_a_whole_number_is_taken_for_a_fraction():
 
 
 def test_a_misspelt_choice_or_a_wrong_type_stops_in_python_too():
-    with pytest.raises(TenshotError, match="--augment is 'diffAug': it must be one of none, flip, diffaug"):
+    with pytest.raises(TenshotError, match="--augment is 'diffAug': it must be one of none, flip, diffaug, ada"):
         RunConfig(shots="x", augment="diffAug")  # type: ignore[arg-type]
     with pytest.raises(TenshotError, match=r"--steps is 2\.5: it must be a whole number"):
         RunConfig(shots="x", steps=2.5)  # type: ignore[arg-type]

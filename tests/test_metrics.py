@@ -1,6 +1,7 @@
-"""Every metric against a slow oracle, and against what it is supposed to mean."""
+"""Functions of features against slow oracles and other libraries, and against what they are supposed to mean."""
 
-import json
+import contextlib
+import io
 import math
 import re
 
@@ -8,11 +9,13 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-import torch.nn.functional as F
+from prdc import compute_prdc
+from torch_fidelity import metric_fid, metric_kid
 
+from pictures import shapes
 from tenshot.errors import TenshotError
-from tenshot.metrics import METRICS, efflite, encode, score
-from tenshot.metrics.encode import batches, pooled_features
+from tenshot.metrics import efflite, fidelity
+from tenshot.metrics.encode import batches
 from tenshot.metrics.frechet import Moments, frechet_distance
 from tenshot.metrics.intra import IntraDist, descriptors, intra_dist
 from tenshot.metrics.kernel import kernel_distance
@@ -21,26 +24,6 @@ from tenshot.metrics.neighbours import copy_rate, prdc
 
 def gaussian(n, d, seed, shift=0.0):
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + shift
-
-
-def shapes(n, seed, side=64):
-    """Discs and bars of random colour, place and size on a random ground, uint8 [n, 3, side, side]."""
-    random = np.random.RandomState(seed)
-    y, x = np.mgrid[:side, :side] / side
-    images = np.empty((n, 3, side, side), np.uint8)
-    for image in images:
-        image[:] = random.randint(0, 256, (3, 1, 1))
-        for _ in range(3):
-            cx, cy, r, lean = random.uniform((0.2, 0.2, 0.1, -1), (0.8, 0.8, 0.3, 1))
-            disc = (x - cx) ** 2 + (y - cy) ** 2 < r**2
-            bar = np.abs((x - cx) + lean * (y - cy)) < r / 3
-            image[:, disc if random.rand() < 0.5 else bar] = random.randint(0, 256, (3, 1))
-    return torch.from_numpy(images)
-
-
-def blurred(images, width):
-    padded = F.pad(images.float(), [width // 2] * 4, mode="replicate")
-    return F.avg_pool2d(padded, width, stride=1).round().to(torch.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +44,10 @@ def shots():
 # Frechet distance
 
 
-def naive_frechet(a, b):
+def naive_frechet(a, b, offset=0.0):
     a, b = a.numpy(), b.numpy()
     cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    root = scipy.linalg.sqrtm(cov_a @ cov_b)
+    root = scipy.linalg.sqrtm((cov_a + offset * np.eye(len(cov_a))) @ (cov_b + offset * np.eye(len(cov_b))))
     return np.square(a.mean(0) - b.mean(0)).sum() + np.trace(cov_a + cov_b - 2 * root.real)
 
 
@@ -119,6 +102,27 @@ def test_frechet_distance_refuses_what_has_no_covariance(a, b, message):
         frechet_distance(a, b)
 
 
+@pytest.mark.parametrize("n, d", [(300, 20), (40, 64)])
+@pytest.mark.filterwarnings("ignore:.*rank-deficient")
+def test_three_ways_to_the_frechet_distance_agree(n, d):
+    """Ours, torch-fidelity's, and the matrix root of pytorch-fid, which adds 1e-6 to singular covariances."""
+    a, b = gaussian(n, d, 0).float(), gaussian(250, d, 1, shift=0.5).float()
+    theirs = metric_fid.fid_statistics_to_metric(
+        metric_fid.fid_features_to_statistics(a), metric_fid.fid_features_to_statistics(b), verbose=False
+    )[metric_fid.KEY_METRIC_FID]
+    assert frechet_distance(a, b) == pytest.approx(theirs, rel=1e-6)
+    assert fidelity.fid(a, b)["value"] == theirs
+    with_offset = naive_frechet(a.double(), b.double(), 1e-6)
+    assert frechet_distance(a, b, offset=1e-6) == pytest.approx(with_offset, rel=1e-6)
+
+
+def test_fid_of_few_samples_is_finite_and_warns_and_of_broken_features_is_refused():
+    with pytest.warns(UserWarning, match="10 and 200 samples in 50 dimensions: .* rank-deficient"):
+        assert math.isfinite(fidelity.fid(gaussian(10, 50, 0).float(), gaussian(200, 50, 1).float())["value"])
+    with pytest.raises(ValueError, match="at least 2 samples of finite features"):
+        fidelity.fid(torch.full((9, 3), torch.nan), torch.zeros(9, 3))
+
+
 # Kernel distance
 
 
@@ -146,6 +150,19 @@ def test_kernel_distance_is_the_mean_of_the_double_loop_over_subsets():
     naive = [naive_mmd(a[i], b[j]) for i, j in zip(of_a, of_b, strict=True)]
     assert found["value"] == pytest.approx(np.mean(naive), rel=1e-10)
     assert found["std"] == pytest.approx(np.std(naive), rel=1e-9)
+
+
+def test_kernel_distance_and_kid_are_torch_fidelitys():
+    """Ours draws other subsets, so it is held against theirs where a subset is the whole set."""
+    a, b = gaussian(60, 16, 0), gaussian(50, 16, 1, shift=0.3)
+
+    def theirs(a):
+        options = dict(kid_subsets=100, kid_subset_size=50, rng_seed=3, verbose=False)
+        return metric_kid.kid_features_to_metric(a, b, **options)[metric_kid.KEY_METRIC_KID_MEAN]
+
+    assert kernel_distance(a[:50], b)["value"] == pytest.approx(theirs(a[:50]), rel=1e-6)
+    assert fidelity.kid(a, b, seed=3)["value"] == theirs(a)
+    assert fidelity.kid(a, b, seed=3)["subset_size"] == 50
 
 
 def test_kernel_distance_of_equal_distributions_is_around_zero():
@@ -182,6 +199,14 @@ def naive_prdc(fakes, reals, k):
 def test_prdc_is_the_naive_loop(k):
     fakes, reals = gaussian(40, 3, 0, shift=0.7), gaussian(30, 3, 1)
     assert prdc(fakes, reals, k) == pytest.approx(naive_prdc(fakes, reals, k), abs=1e-12)
+
+
+@pytest.mark.parametrize("n, m", [(150, 90), (1203, 2100)], ids=["one block", "several blocks of rows"])
+def test_prdc_is_the_published_package(n, m):
+    fakes, reals = gaussian(n, 5, 0, shift=0.5), gaussian(m, 5, 1)
+    with contextlib.redirect_stdout(io.StringIO()):
+        theirs = compute_prdc(reals.numpy(), fakes.numpy(), nearest_k=5)
+    assert prdc(fakes, reals) == pytest.approx(theirs, abs=1e-12)
 
 
 def test_a_collapsed_generator_has_high_precision_and_no_recall():
@@ -255,8 +280,10 @@ def test_intra_dist_draws_the_same_subset_however_fakes_are_batched():
     stream = IntraDist(shots, seed=5, per_cluster=10)
     for piece in fakes.split(7):
         stream.update(piece)
-    assert stream.result() == intra_dist(fakes, shots, seed=5, per_cluster=10)
-    assert stream.result() != intra_dist(fakes, shots, seed=6, per_cluster=10)
+    found, whole = stream.result(), intra_dist(fakes, shots, seed=5, per_cluster=10)
+    assert found.pop("nearest_to_shot") == pytest.approx(whole.pop("nearest_to_shot"))  # sums of other batches
+    assert found == whole
+    assert found["value"] != intra_dist(fakes, shots, seed=6, per_cluster=10)["value"]
 
 
 def test_intra_dist_skips_clusters_of_one_and_says_so():
@@ -344,88 +371,3 @@ def test_foreign_weights_are_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(efflite, "weights_path", lambda: tmp_path / "w.pth")
     with pytest.raises(TenshotError, match="not be comparable"):
         efflite.load()
-
-
-# The protocol
-
-
-@pytest.mark.filterwarnings("ignore:Frechet distance of:UserWarning", "ignore:fewer images:UserWarning")
-class TestScore:
-    def test_every_metric_of_the_table_is_measured_and_fit_for_json(self, net, reals, shots):
-        found = score(shapes(20, seed=3), reals, shots, extractor=net)
-        assert list(found) == list(METRICS)
-        for name, result in json.loads(json.dumps(found)).items():
-            assert result["n_fake"] == 20, name
-            assert result["n_real"] == (48 if METRICS[name].n_real else 0), name
-            assert result["extractor"] == "efficientnet-lite0", name
-            assert result["weights_sha256"] == efflite.WEIGHTS_SHA256, name
-            assert result["side"] == 64, name
-            assert "torch" in result["versions"], name
-
-    def test_fakes_may_come_in_batches(self, net, reals, shots):
-        fakes = shapes(20, seed=3)
-        names = ("prdc_2k", "intra_dist_1k", "copy_rate_1k")
-        whole = score(fakes, reals, shots, names, extractor=net)
-        assert score(iter(fakes.split(6)), reals, shots, names, extractor=net) == whole
-
-    def test_more_blur_is_a_larger_frechet_distance(self, net, reals):
-        distances = [
-            score(blurred(reals, width), reals, names="fd_efflite_2k", extractor=net)["fd_efflite_2k"]["value"]
-            for width in (1, 5, 11)
-        ]
-        assert distances[0] == pytest.approx(0, abs=1e-6)
-        assert distances == sorted(distances) and distances[1] > 1
-
-    def test_a_collapsed_generator_scores_low_diversity(self, net, reals, shots):
-        def diversity(fakes):
-            return score(fakes, shots=shots, names=["intra_dist_1k"], extractor=net)["intra_dist_1k"]
-
-        varied, collapsed = diversity(reals[:24]), diversity(reals[:1].expand(24, -1, -1, -1))
-        assert collapsed["value"] < 1e-5 < varied["value"] / 1000
-        assert collapsed["largest_cluster"] == 1 and collapsed["clusters_used"] == 1
-
-    def test_a_copier_trips_the_copy_rate(self, net, reals, shots):
-        found = score(shots.repeat(5, 1, 1, 1), reals, shots, names=["copy_rate_1k"], extractor=net)
-        assert found["copy_rate_1k"]["value"] == 1
-
-    def test_features_of_reals_are_kept_on_disk_and_damaged_ones_made_anew(self, net, reals, tmp_path, monkeypatch):
-        fresh = pooled_features(net, reals, 20, tmp_path)
-        (entry,) = tmp_path.iterdir()
-        assert torch.equal(fresh, net_free_lookup(monkeypatch, net, reals, tmp_path))
-        entry.write_bytes(b"damaged")
-        assert torch.equal(fresh, pooled_features(net, reals, 20, tmp_path))
-        pooled_features(net, reals, 19, tmp_path)
-        assert len(list(tmp_path.iterdir())) == 2
-
-
-def net_free_lookup(monkeypatch, net, reals, folder):
-    """`pooled_features` while encoding is impossible."""
-    with monkeypatch.context() as patch:
-        patch.setattr(encode, "batches", lambda *_: pytest.fail("encoded in spite of the cache"))
-        return pooled_features(net, reals, 20, folder)
-
-
-def test_too_few_images_are_used_and_named_in_a_warning(net, shots):
-    with pytest.warns(UserWarning, match=r"intra_dist_1k \(4 of 1,000 fakes") as caught:
-        found = score(shots, shots=shots, names=["intra_dist_1k"], extractor=net)
-    assert found["intra_dist_1k"]["n_fake"] == 4
-    assert len(caught) == 1 and caught[0].filename == __file__
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (dict(names=["fid"]), "unknown metric 'fid'; there are fd_efflite_2k"),
-        (dict(names=[]), "no metric was named"),
-        (dict(reals=None, names=["prdc_2k"]), "prdc_2k compares with held-out images"),
-        (dict(shots=None, names=["intra_dist_1k"]), "intra_dist_1k needs the training images"),
-        (dict(reals=shapes(3, 0, side=128)), "shots have 64 px and reals 128 px.*generator's resolution"),
-        (dict(fakes=shapes(3, 0, side=32), names=["intra_dist_1k"]), "fakes have 32 px and reals 64 px"),
-        (dict(fakes=shapes(3, 0)[..., :40]), "fakes are 40 x 64 px"),
-        (dict(fakes=iter(()), names=["intra_dist_1k"]), "at least 2 fakes, 0 were given"),
-    ],
-)
-def test_what_cannot_be_measured_is_refused_with_a_sentence(net, arguments, message):
-    given = dict(fakes=shapes(3, 0), reals=shapes(3, 1), shots=shapes(2, 2), extractor=net) | arguments
-    with pytest.raises(TenshotError, match=message):
-        score(**given)

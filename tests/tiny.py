@@ -4,6 +4,7 @@ import torch
 
 from tenshot.models import Model
 from tenshot.nets import Discriminator, DiscriminatorSpec, Generator, GeneratorSpec
+from tenshot.pruning import Guards
 from tenshot.sampling import measure_latent_avg_
 
 
@@ -33,3 +34,10 @@ def tiny_shots(count: int = 6, *, seed: int = 0) -> torch.Tensor:
     """Random blocks of colour, uint8 `[count 3 16 16]`."""
     blocks = torch.randint(0, 256, (count, 3, 4, 4), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
     return blocks.repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+
+QUICK: dict[str, dict] = {
+    "ewc": {"fisher_samples": 2},
+    "dap": {"warmup": 0.2, "every": 2, "prune_mass": 0.1, "guards": Guards(min_alive=2)},
+}
+"""Settings with which a method does all it does within eight steps of the tiny networks."""

@@ -17,14 +17,18 @@ if TYPE_CHECKING:
     from tenshot.config import RunConfig as RunConfig
     from tenshot.errors import TenshotError as TenshotError
     from tenshot.loop import adapt as adapt
+    from tenshot.metrics import evaluate as evaluate
     from tenshot.models import Model as Model
     from tenshot.models import load_model as load
     from tenshot.models import save_model as save
     from tenshot.sampling import generate_images as generate
+    from tenshot.walk import interpolate as interpolate
 
 _HOME = {
     "adapt": ("tenshot.loop", "adapt"),
+    "evaluate": ("tenshot.metrics", "evaluate"),
     "generate": ("tenshot.sampling", "generate_images"),
+    "interpolate": ("tenshot.walk", "interpolate"),
     "load": ("tenshot.models", "load_model"),
     "save": ("tenshot.models", "save_model"),
     "Model": ("tenshot.models", "Model"),
@@ -32,7 +36,18 @@ _HOME = {
     "TenshotError": ("tenshot.errors", "TenshotError"),
 }
 
-__all__ = ["Model", "RunConfig", "TenshotError", "__version__", "adapt", "generate", "load", "save"]
+__all__ = [
+    "Model",
+    "RunConfig",
+    "TenshotError",
+    "__version__",
+    "adapt",
+    "evaluate",
+    "generate",
+    "interpolate",
+    "load",
+    "save",
+]
 
 
 def __getattr__(name: str) -> Any:

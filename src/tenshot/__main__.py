@@ -6,8 +6,14 @@ from collections.abc import Sequence
 
 VERBS = {
     "adapt": "adapt a source to your images (or --resume a run, or --dry-run to see what would happen)",
+    "methods": "the table of methods: papers, what trains, what a step costs",
     "generate": "images from a model: one seed, one image",
+    "pretrain": "many images to a source of your own, from scratch or from another",
     "convert": "another program's checkpoint to a model file",
+    "evaluate": "how near, how varied, how copied: a model's numbers against held-out images",
+    "weights": "the weight files of the published metrics: which are there, where to get the others",
+    "interpolate": "a smooth walk from seed to seed: a video, or a strip of its frames",
+    "report": "a finished run as one page that opens offline, or several runs side by side",
 }
 
 HELP = """\
@@ -21,6 +27,8 @@ verbs
 try
   tenshot adapt examples/robots --out runs/robots      robots from faces, minutes on a laptop
   tenshot generate runs/robots --seeds 0-99 --out robots.zip
+  tenshot evaluate runs/robots --real unseen_robots.zip  how near, how varied, how much copied
+  tenshot interpolate runs/robots --pair faces64 --seeds 1,5,9 --out walk.mp4
   tenshot adapt --resume runs/robots                   go on with a run that was stopped
   tenshot adapt my_images --steps 1000 --dap.prune-mass 0.02 --dry-run
   tenshot convert 550000.pt church256.safetensors      then: adapt ... --source church256.safetensors
@@ -36,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help", "help"):
-        print(HELP.format(verbs="\n".join(f"  {verb:<10}{line}" for verb, line in VERBS.items())), end="")
+        print(HELP.format(verbs="\n".join(f"  {verb:<13}{line}" for verb, line in VERBS.items())), end="")
         return 0
     if given[0] in ("-V", "--version", "version"):
         from tenshot import __version__

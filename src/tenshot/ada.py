@@ -1,7 +1,7 @@
-"""Adaptive augmentation of what D sees: pixel blitting, geometry and colour, "bgc" (ADA, arXiv:2006.06676, appendix B).
+"""Adaptive discriminator augmentation (ADA, arXiv:2006.06676, appendix B): pixel blitting, geometry and colour, "bgc".
 
-`draw` decides what happens to each image, `geometry` and `colour` say it as one matrix each, `apply` does it; `adjust` is
-the controller of the probability.
+`draw` decides what happens to each image, `geometry` and `colour` say it as one matrix each, `apply` does it.
+`adjust` controls the probability.
 """
 
 import math
@@ -49,18 +49,18 @@ class Draw:
 def ada(images: Tensor, rng: torch.Generator, p: float) -> Tensor:
     """Augment `[n 3 h w]`, about [-1, 1]; may leave that range. Squares of 16 pixels or more.
 
-    p: probability of each operation, of each image by itself. How many random numbers `rng` gives, a generator of the CPU,
-    depends on n alone. Differentiable any number of times with respect to the images. Half precision is computed in
-    float32 and returned in its own type.
+    p: probability of each operation, for each image by itself, in [0, 1]. rng: a generator of the CPU; what is taken
+    from it depends on n alone. Differentiable any number of times with respect to the images. Half precision is
+    computed in float32 and returned in its own type.
     """
     return apply(images, draw(len(images), rng, p))
 
 
 def draw(n: int, rng: torch.Generator, p: float) -> Draw:
-    """Decide for n images, each operation with probability p in [0, 1]; 0 is what does nothing.
+    """Decide for n images, each operation with probability p in [0, 1]; with 0, all of it is neutral.
 
-    A mirror image or a quarter turn that was drawn may still be that of 1 or of 0 turns, as in the paper. The rotations
-    have p_rot = 1 - sqrt(1 - p), so that at least one of the two happens with probability p.
+    As in the paper, half of the mirrorings and luma flips that happen, and a quarter of the turns, change nothing. Each
+    of the two rotations has probability 1 - sqrt(1 - p), so that at least one of them happens with probability p.
     """
 
     def uniform(reach: float, *shape: int) -> Tensor:
@@ -134,7 +134,7 @@ def colour(drawn: Draw) -> Tensor:
 
 
 def apply(images: Tensor, drawn: Draw) -> Tensor:
-    """Do what was drawn. Images that only moved by whole pixels stay exact; those that drew nothing stay as they are."""
+    """Do what was drawn. What moves only by whole pixels is not filtered; what drew nothing stays as it is."""
     x = images if images.dtype in (torch.float32, torch.float64) else images.float()
     inverse = geometry(drawn, *x.shape[2:])
     between_pixels = [
@@ -156,11 +156,11 @@ def apply(images: Tensor, drawn: Draw) -> Tensor:
 
 
 def adjust(p: float, sign: float, images: int, ada_images: float, target: float = 0.6, legacy: bool = False) -> float:
-    """The probability after `images` more real images were seen, p + sign(r - target) * images / ada_images in [0, 1].
+    """The next probability, p + sign(r - target) * images / ada_images, in [0, 1] (section 3 of the paper).
 
-    sign: r, the mean of sign(D(real)) since the last adjustment, -1 to 1; near 1 where D overfits. ada_images: images in
-    which p goes from 0 to 1. legacy: the step is also multiplied by the target, as in the code that the few-shot papers
-    ran with 500000 images; 1500 steps of 4 images raise p to 0.0072 at most.
+    sign: r, the mean of sign(D(real)) over the `images` real images since the last adjustment, -1 to 1; 1 where D
+    overfits. ada_images: in as many, p goes from 0 to 1. legacy: the step is also multiplied by the target, as in the
+    code that the few-shot papers ran with 500000; 1500 steps of 4 images then raise p to 0.0072 at most.
     """
     direction = (sign > target) - (sign < target)
     step = images / ada_images * (target if legacy else 1.0)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from tenshot.augment import Augment
 from tenshot.errors import TenshotError
 from tenshot.methods import KNOWN, METHODS, Dap, Method
+from tenshot.rules import parse_rule
 from tenshot.settings import build, check_types, require
 
 
@@ -68,6 +69,14 @@ class RunConfig:
     """Steps between sample sheets. 0 = only the last."""
     checkpoint_every: int = 200
     """Steps between checkpoints, from which a run can resume. 0 = only the last."""
+    eval_every: int = 0
+    """Steps between scores of the averaged generator. 0 = never."""
+    eval_real: str = ""
+    """Held-out images of the new domain to score against, never trained on: a folder or zip."""
+    eval_metrics: str = ""
+    """Metrics to score, with commas between. Default: quick ones, more of them with `eval_real`."""
+    stop: str = ""
+    """End the run early when a score says so, for example copy_rate>0.2. Needs `eval_every`."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -75,6 +84,9 @@ class RunConfig:
             require(self, "", name, getattr(self, name) >= least, f"at least {least}")
         for name in ("mixing", "augment_p", "lr_decay", "ada_target"):
             require(self, "", name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
+        if self.stop:
+            parse_rule(self.stop)
+            require(self, "", "stop", self.eval_every > 0, "left out, or --eval-every must say when to score")
         require(self, "", "beta1", 0 <= self.beta1 < 1, "at least 0 and below 1")
 
     def to_json(self) -> str:
@@ -99,6 +111,7 @@ _LEAST = {
     "ada_every": 1,
     "sample_every": 0,
     "checkpoint_every": 0,
+    "eval_every": 0,
 }
 
 

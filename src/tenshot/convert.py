@@ -1,13 +1,12 @@
 """Checkpoints of other programs to tenshot's model files: names and layouts only, nothing is executed.
 
-rosinality's layout is a torch file with state dicts `g`, `g_ema`, `d` and perhaps a tensor `latent_avg`.
+rosinality's layout is a torch file with state dicts `g`, `g_ema`, `d` and perhaps a tensor `latent_avg`; NVIDIA's is
+a pickle of modules `G`, `D`, `G_ema` (`nvidia`). Which one a file has is decided by its content (`unpickle`).
 Resolution, channel plan, latent size and mapping depth are read off the tensors.
 """
 
-import argparse
 import os
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,92 +15,97 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tenshot import nvidia
 from tenshot.errors import TenshotError
-from tenshot.files import told_as_sentence
-from tenshot.models import Model, check_pair, empty, fill
+from tenshot.headers import is_safetensors
+from tenshot.models import Model, check_pair, empty, fill, read_tensors
 from tenshot.nets import Discriminator, DiscriminatorSpec, Generator, GeneratorSpec
 from tenshot.sampling import measure_latent_avg_
+from tenshot.unpickle import Record, StoredTensor, read_all, read_checkpoint, shown, some
 
 _KERNEL = re.compile(r"\.kernel$|^noises\.noise_\d+$")
 
 
 def convert(path: Path) -> Model:
-    """Read a rosinality-style checkpoint. Raises TenshotError with one sentence per fault."""
-    checkpoint = _read(path)
-    missing = [key for key in ("g_ema", "d") if key not in checkpoint]
-    if missing:
-        raise TenshotError(
-            f"{path} has no {' and no '.join(missing)}, only {', '.join(map(str, checkpoint)) or 'nothing'}: "
-            "adaptation needs the averaged generator and its discriminator; save both, as rosinality's "
-            "training script does"
-        )
-    g_tensors = _tensors(checkpoint["g_ema"], f"{path}, g_ema")
-    d_tensors = _tensors(checkpoint["d"], f"{path}, d")
+    """Read a checkpoint in rosinality's or NVIDIA's layout. Raises TenshotError with one sentence per fault."""
+    if not os.path.isfile(path):
+        raise TenshotError(f"there is no file {path}")
+    if is_safetensors(path):
+        read_tensors(path)
+        raise TenshotError(f"{path} is a model file of tenshot already: give it to `tenshot adapt --source`")
+    return model_of(read_checkpoint(path), path)
 
-    where = f"{path}, g_ema"
-    with _shape_told(where):
-        generator = empty(Generator, _generator_spec(g_tensors, where))
-    latent_avg = checkpoint.get("latent_avg")
-    is_given = isinstance(latent_avg, Tensor)
-    average = latent_avg.flatten() if is_given else torch.zeros(generator.spec.latent_size)
-    fill(generator, {**_open_gates(generator), **g_tensors, "latent_avg": average}, where)
-    if not is_given:
+
+def model_of(content: Any, path: Path) -> Model:
+    """The networks in a checkpoint's content; `path` names it in sentences and on the card. Raises TenshotError."""
+    card: dict[str, Any] = {"kind": "source", "name": path.stem}
+    if nvidia.is_nvidia(content):
+        found = nvidia.translate(content, str(path))
+        g_tensors, d_tensors, average = found.generator, found.discriminator, found.generator.get("latent_avg")
+        g_where, d_where = f"{path}, G_ema", f"{path}, D"
+        if found.notes:
+            card["notes"] = list(found.notes)
+    else:
+        g_where, d_where = f"{path}, g_ema", f"{path}, d"
+        g_tensors, d_tensors, average = _rosinality(content, path)
+
+    with _shape_told(g_where):
+        generator = empty(Generator, _generator_spec(g_tensors, g_where))
+    latent_avg = torch.zeros(generator.spec.latent_size) if average is None else average.flatten()
+    fill(generator, {**_open_gates(generator), **g_tensors, "latent_avg": latent_avg}, g_where)
+    if average is None:
         measure_latent_avg_(generator)
 
-    where = f"{path}, d"
-    with _shape_told(where):
-        discriminator = empty(Discriminator, _discriminator_spec(d_tensors, where))
-    fill(discriminator, {**_open_gates(discriminator), **d_tensors}, where)
-    return check_pair(Model(generator.eval(), discriminator, {"kind": "source", "name": path.stem}), str(path))
+    with _shape_told(d_where):
+        discriminator = empty(Discriminator, _discriminator_spec(d_tensors, d_where))
+    fill(discriminator, {**_open_gates(discriminator), **d_tensors}, d_where)
+    return check_pair(Model(generator.eval(), discriminator, card), str(path))
 
 
 def _open_gates(network: nn.Module) -> dict[str, Tensor]:
-    """The one thing rosinality's layout does not have: no filter is pruned."""
+    """The one thing other layouts do not have: no filter is pruned."""
     return {name: torch.ones(gate.shape) for name, gate in network.named_buffers() if name.endswith(".gate")}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not os.path.isfile(path):
-        raise TenshotError(f"there is no file {path}")
-    with told_as_sentence("read", path), path.open("rb") as file:
-        start = file.read(2)
-    try:
-        # Its own training script stores its arguments as a Namespace, a plain holder of values.
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-            warnings.simplefilter("ignore")  # of an unusual pickle protocol: what is read is checked below
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        is_torch_file = start == b"PK" or start[:1] == b"\x80"  # a zip; older ones are a bare pickle
-        if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            raise TenshotError(
-                f"{path} asks for {wanted[1]}: it holds objects other than tensors, or code, "
-                "and was not opened. Save plain state dicts under g_ema and d"
-            ) from error
-        kind = "a damaged or foreign torch file" if is_torch_file else "not a torch checkpoint"
-        raise TenshotError(f"{path} is {kind}: nothing can be read from it") from error
+def _rosinality(checkpoint: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor | None]:
+    """Tensors of the averaged generator and of the discriminator, and the mean latent if it was stored."""
     if not isinstance(checkpoint, dict):
-        raise TenshotError(f"{path} holds a {type(checkpoint).__name__}, not the state dicts g, g_ema and d")
-    return checkpoint
+        kind = "Tensor" if isinstance(checkpoint, StoredTensor) else type(checkpoint).__name__
+        kind = shown(checkpoint.name) if isinstance(checkpoint, Record) else kind
+        raise TenshotError(f"{path} holds a {kind}, not the state dicts g, g_ema and d")
+    if "g_running" in checkpoint:
+        raise TenshotError(f"{path} is a StyleGAN1 checkpoint (it has g_running): tenshot adapts StyleGAN2")
+    missing = [key for key in ("g_ema", "d") if key not in checkpoint]
+    if missing:
+        raise TenshotError(
+            f"{path} has no {' and no '.join(missing)}, only {some(checkpoint)}: "
+            "adaptation needs the averaged generator and its discriminator; save both, as rosinality's "
+            "training script does"
+        )
+    latent_avg = checkpoint.get("latent_avg")
+    average = latent_avg.read() if isinstance(latent_avg, StoredTensor) else None
+    return _tensors(checkpoint["g_ema"], f"{path}, g_ema"), _tensors(checkpoint["d"], f"{path}, d"), average
 
 
 def _tensors(state: Any, where: str) -> dict[str, Tensor]:
     """The state dict's tensors, without fixed blur kernels and fixed noise, which tenshot does not store."""
-    if not isinstance(state, dict) or not all(isinstance(k, str) and _is_plain(v) for k, v in state.items()):
+    if not isinstance(state, dict) or not all(_is_named(*item) for item in state.items()):
         raise TenshotError(f"{where} is not a state dict of tensors")
     expected = torch.outer(*[torch.tensor([1.0, 3.0, 3.0, 1.0])] * 2)
-    for name, tensor in state.items():
+    for name, stored in state.items():
         if name.endswith(".kernel"):
-            is_square = tensor.shape == (4, 4)
-            if not is_square or not torch.allclose(tensor.float() / tensor.sum() * 64, expected, atol=1e-2):
-                raise TenshotError(f"{where}: {name} is not the [1, 3, 3, 1] low-pass filter; it cannot be converted")
-    return {name: tensor for name, tensor in state.items() if not _KERNEL.search(name)}
+            kernel = stored.read().float() if stored.shape == (4, 4) else torch.zeros(4, 4)
+            if not torch.allclose(kernel / kernel.sum() * 64, expected, atol=1e-2):
+                raise TenshotError(
+                    f"{where}: {shown(name)} is not the [1, 3, 3, 1] low-pass filter; it cannot be converted"
+                )
+    return read_all({name: stored for name, stored in state.items() if not _KERNEL.search(name)}, where)
 
 
-def _is_plain(value: Any) -> bool:
-    """A tensor with every number in memory: not sparse, not quantised, not one without storage."""
-    if not isinstance(value, Tensor) or value.layout is not torch.strided:
-        return False
-    return value.device.type == "cpu" and not value.is_quantized
+def _is_named(name: Any, value: Any) -> bool:
+    """A tensor under a name that is safe to print."""
+    is_name = isinstance(name, str) and name.isascii() and name.isprintable() and len(name) <= 200
+    return is_name and isinstance(value, StoredTensor)
 
 
 @contextmanager
@@ -134,8 +138,8 @@ def _discriminator_spec(tensors: dict[str, Tensor], where: str) -> Discriminator
 
 def _need(tensors: dict[str, Tensor], name: str, dimensions: int, where: str) -> Tensor:
     if name not in tensors:
-        some = ", ".join(sorted(tensors)[:3]) or "nothing"
-        raise TenshotError(f"{where} has no {name}: not a StyleGAN2 in rosinality's layout (it begins with {some})")
+        first = some(sorted(tensors)[:3])
+        raise TenshotError(f"{where} has no {name}: not a StyleGAN2 in rosinality's layout (it begins with {first})")
     if tensors[name].dim() != dimensions:
         raise TenshotError(f"{where}: {name} has {tensors[name].dim()} dimensions, expected {dimensions}")
     return tensors[name]

@@ -87,19 +87,20 @@ def apply_fates_(
     copies: tuple[nn.Module, ...] = (),
     optimiser: torch.optim.Optimizer | None = None,
     erase: bool = True,
+    close: bool = True,
 ) -> None:
     """Carry out fates everywhere at once: gates, weights, Adam's moments, and every copy of the network.
 
-    A pruned filter's gate becomes 0 in the network and in every copy; with `erase` its weights become 0 too (without,
-    it keeps them and can return). Pruned and preserved filters lose their Adam moments, so that with gradients held at
-    zero (`mask_gradients_`) they cannot move, whatever the betas.
+    A pruned filter's gate becomes 0 in the network and in every copy (not with `close` off); with `erase` its weights
+    become 0 too (without, it keeps them and can return). Pruned and preserved filters lose their Adam moments, so that
+    with gradients held at zero (`mask_gradients_`) they cannot move, whatever the betas.
     """
     for group in groups:
         fate = after[group.name]
         pruned, idle = fate == Fate.PRUNE, fate != Fate.TUNE
         woken = ~idle & (before[group.name] != Fate.TUNE)
         for net in (network, *copies):
-            if group.gated:
+            if group.gated and close:
                 gate_of(net, group).copy_(~pruned)
             for piece in group.slices if erase else ():
                 tensor = net.get_parameter(piece.parameter)
@@ -114,7 +115,8 @@ def apply_fates_(
 def _reset_moments_(moments: dict[str, Tensor], piece: Slice, idle: Tensor, woken: Tensor) -> None:
     """Zero for idle filters; a filter that trains again starts from its layer's mean second moment.
 
-    From zero, Adam's first step would be 1 / sqrt(1 - beta2) times the learning rate, eleven times at 0.992.
+    From zero, Adam's first step would be 1 / sqrt(1 - beta2) times the learning rate, eleven times at 0.992. Where no
+    filter of the layer was training, all moments are zero and Adam's count of steps starts anew instead.
     """
     mean, square = moments["exp_avg"], moments["exp_avg_sq"]
     tuned = ~idle & ~woken
@@ -123,6 +125,8 @@ def _reset_moments_(moments: dict[str, Tensor], piece: Slice, idle: Tensor, woke
             dim=piece.axis, keepdim=True
         )
         square.copy_(torch.where(piece.broadcast(woken, square), typical, square))
+    elif woken.any():
+        moments["step"].zero_()
     mean.masked_fill_(piece.broadcast(idle, mean), 0.0)
     square.masked_fill_(piece.broadcast(idle, square), 0.0)
 

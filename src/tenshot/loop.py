@@ -24,18 +24,23 @@ from torch import Tensor
 
 from tenshot import __version__
 from tenshot.checkpoint import is_finite, restore, snapshot
-from tenshot.config import RunConfig, build_method, read_config
+from tenshot.config import RunConfig, read_config
 from tenshot.data import ImageSet, load_images
 from tenshot.errors import TenshotError
 from tenshot.methods import Dap, Method
-from tenshot.models import Model, file_digest, find_model, load_model, save_model
+from tenshot.models import Model, load_model, save_model, source_digest
+from tenshot.presets import DEFAULT, preset_config
+from tenshot.rules import parse_rule
 from tenshot.runs import RunDir
 from tenshot.sampling import generate, measure_latent_avg_
+from tenshot.scoring import Scoring, main_values
 from tenshot.sheets import grid, save_png, sheet
 from tenshot.step import Adaptation, Stats, begin, run_step
 
 SHEET_SEEDS = range(30)
 """Latents of the sample sheets."""
+KEPT_SHOTS = 200
+"""A run keeps its prepared images up to so many; more are read again from where they came."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Progress:
     steps: int
     stats: Stats
     """Losses of the step, and `pruned`: the share of the generator's channels that are gone."""
+    scores: dict[str, float]
+    """The newest value of every metric that is scored while the run goes on (`eval_every`)."""
 
 
 Watch = Callable[[Progress], bool | None]
@@ -70,6 +77,7 @@ def adapt(
     out: str | Path | None = None,
     source: str | Path = "faces64",
     method: str | Method = Dap.name,
+    preset: str = DEFAULT,
     overwrite: bool = False,
     watch: Watch | None = None,
     **settings: Any,
@@ -77,12 +85,15 @@ def adapt(
     """Adapt a source GAN to the images at `shots` and return the adapted generator.
 
     shots: a folder, zip, folder in a zip, or image. out: the run's folder; None keeps everything in memory. source: an
-    embedded source's name or a model file. method: a name from `tenshot.methods.METHODS` or an instance with settings.
-    settings: any field of `RunConfig` (steps, batch, seed, ...). Raises TenshotError.
+    embedded source's name or a model file. method: a name from `tenshot.methods.METHODS`, which brings the settings of
+    its `preset`, or an instance with settings. settings: any field of `RunConfig` (steps, batch, seed, ...). Raises
+    TenshotError.
     """
+    settings |= {"source": str(source)}
     if isinstance(method, str):
-        method = build_method(method, {})
-    config = RunConfig(shots=str(shots), source=str(source), method=method, **settings)
+        config = preset_config(str(shots), method, preset, **settings)
+    else:
+        config = RunConfig(shots=str(shots), method=method, **settings)
     return start(config, out=None if out is None else Path(out), overwrite=overwrite, watch=watch)
 
 
@@ -101,7 +112,7 @@ def start(
     run = RunDir.create(out, overwrite=overwrite) if out is not None else None
     try:
         if run:
-            for i, image in enumerate(shots.images):
+            for i, image in enumerate(shots.images if len(shots) <= KEPT_SHOTS else ()):
                 save_png(grid(image[None], 1), run.shots / f"{i:06d}.png")
             run.write_config(config.to_json())
         return _loop(adaptation, 0, source, run, watch)
@@ -125,7 +136,8 @@ def resume(out: Path, *, watch: Watch | None = None) -> Model:
         raise TenshotError(f"{out} has finished its {config.steps} steps: there is nothing to resume")
     tensors, header = run.load_checkpoint()
     source = load_model(config.source)
-    shots = load_images(run.shots, source.resolution)
+    is_kept = run.shots.is_dir() and any(run.shots.iterdir())
+    shots = load_images(run.shots if is_kept else config.shots, source.resolution)
     adaptation = begin(config, source, shots.images)
     for what, now in _provenance(adaptation).items():
         if what == "threads" and now != header.get(what):
@@ -144,7 +156,7 @@ def resume(out: Path, *, watch: Watch | None = None) -> Model:
 def _provenance(adaptation: Adaptation) -> dict[str, Any]:
     """What must not change between the parts of a run, for the checkpoint's header."""
     return {
-        "source": file_digest(find_model(adaptation.config.source)),
+        "source": source_digest(adaptation.config.source),
         "settings": json.loads(adaptation.config.to_json()),
         "shots": hashlib.sha256(adaptation.shots.numpy().tobytes()).hexdigest(),
         "threads": torch.get_num_threads(),
@@ -154,6 +166,10 @@ def _provenance(adaptation: Adaptation) -> dict[str, Any]:
 def _loop(adaptation: Adaptation, first: int, source: Model, run: RunDir | None, watch: Watch | None) -> Model:
     config = adaptation.config
     provenance = _provenance(adaptation)
+    scoring = Scoring(config, adaptation.shots) if config.eval_every else None
+    rule = parse_rule(config.stop) if config.stop else None
+    scores: dict[str, float] = {}
+    done = first
     if run:
         adaptation.record = lambda entry: run.append("decisions", entry)
         if first == 0:
@@ -165,8 +181,13 @@ def _loop(adaptation: Adaptation, first: int, source: Model, run: RunDir | None,
             raise Diverged(f"{broken[0]} is not finite at step {step + 1}: try a lower --lr than {config.lr:g}")
         stats |= {"pruned": pruned_share(adaptation), "seconds": round(time.perf_counter() - started, 4)}
         done = step + 1
-        is_last = done == config.steps
-        stops = bool(watch(Progress(done, config.steps, stats))) if watch else False
+        if scoring and _is_due(done, config.eval_every):
+            results = scoring(adaptation.nets.ema)
+            scores = main_values(results)
+            if run:
+                run.append("metrics", {"step": done, "metrics": results})
+        is_last = done == config.steps or (rule is not None and rule.holds(scores))
+        stops = bool(watch(Progress(done, config.steps, stats, scores))) if watch else False
 
         if run:
             run.append("stats", {"step": done, **{name: float(f"{value:.6g}") for name, value in stats.items()}})
@@ -178,8 +199,10 @@ def _loop(adaptation: Adaptation, first: int, source: Model, run: RunDir | None,
         if stops and not is_last:
             where = f"; go on with `tenshot adapt --resume {run.path}`" if run else ""
             raise Stopped(f"stopped after step {done} of {config.steps}{where}")
-    _check_finite(adaptation, config.steps)
-    return _finish(adaptation, source, provenance["source"], run)
+        if is_last:
+            break
+    _check_finite(adaptation, done)
+    return _finish(adaptation, done, source, provenance["source"], run)
 
 
 def _check_finite(adaptation: Adaptation, step: int) -> None:
@@ -187,18 +210,18 @@ def _check_finite(adaptation: Adaptation, step: int) -> None:
         raise Diverged(f"weights are not finite after step {step}: try a lower --lr than {adaptation.config.lr:g}")
 
 
-def _finish(adaptation: Adaptation, source: Model, digest: str, run: RunDir | None) -> Model:
+def _finish(adaptation: Adaptation, steps: int, source: Model, digest: str, run: RunDir | None) -> Model:
     """The averaged generator as a model with its provenance; saved with a sheet if there is a folder."""
     config = adaptation.config
     ema = config.method.merge(adaptation.nets.ema)
     measure_latent_avg_(ema)
     card = {
-        "kind": "adapted",
+        "kind": "source" if config.method.keeps_discriminator else "adapted",
         "name": Path(config.shots).stem,
         "source": {"name": source.card.get("name", config.source), "sha256": digest, "card": source.card},
         "shots": len(adaptation.shots),
         "method": {"name": config.method.name, **asdict(config.method)},
-        "steps": config.steps,
+        "steps": steps,
         "seed": config.seed,
         "tenshot": __version__,
         "torch": torch.__version__,
@@ -215,7 +238,7 @@ def _finish(adaptation: Adaptation, source: Model, digest: str, run: RunDir | No
 
 def _sheet(shots: Tensor, source: Model, model: Model):
     before, after = (torch.cat(list(generate(m.generator, SHEET_SEEDS))) for m in (source, model))
-    return sheet(shots, before, after)
+    return sheet(shots[: len(SHEET_SEEDS)], before, after)
 
 
 def _save_samples(adaptation: Adaptation, run: RunDir, step: int) -> None:

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +21,8 @@ from torch import Tensor, nn
 
 from tenshot.errors import TenshotError
 from tenshot.files import told_as_sentence, write_atomically
-from tenshot.nets import Discriminator, DiscriminatorSpec, Generator, GeneratorSpec
+from tenshot.headers import check_header
+from tenshot.nets import Discriminator, DiscriminatorSpec, Generator, GeneratorSpec, channel_plan
 
 FORMAT = 1
 _LARGEST, _DEEPEST = (
@@ -48,6 +50,36 @@ class Model:
         return self.generator.spec.resolution
 
 
+_SCRATCH = re.compile(r"scratch-(\d+)(?:-(\d+)-(\d+))?")
+
+
+def scratch(name: str) -> "Model | None":
+    """Untrained networks for a name such as `scratch-64` or `scratch-64-2048-256`, resolution, base and cap of the
+    channels (`nets.channel_plan`); the same weights every time. None for another name. Raises TenshotError."""
+    match = _SCRATCH.fullmatch(name)
+    if not match:
+        return None
+    resolution, base, cap = int(match[1]), int(match[2] or 2048), int(match[3] or 256)
+    if not 1 <= cap <= _LARGEST:
+        raise TenshotError(f"{name}: the cap of the channels is {cap}; it must be from 1 to {_LARGEST:,}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            channels = channel_plan(resolution, base=base, cap=cap)
+            networks = (
+                Generator(GeneratorSpec(resolution, channels)),
+                Discriminator(DiscriminatorSpec(resolution, channels)),
+            )
+        except ValueError as error:
+            raise TenshotError(f"{name}: {error}") from error
+    return Model(*networks, {"kind": "source", "name": name})
+
+
+def source_digest(name: str | Path) -> str:
+    """What changes when a source does: sha256 of its file, or the name of one from scratch. Raises TenshotError."""
+    return str(name) if _SCRATCH.fullmatch(str(name)) else file_digest(find_model(name))
+
+
 def embedded_sources() -> list[str]:
     """Names that `load_model` knows without a path."""
     return sorted(path.stem for path in EMBEDDED.glob("*.safetensors"))
@@ -71,8 +103,11 @@ def find_model(name: str | Path) -> Path:
 def load_model(name: str | Path) -> Model:
     """Read a model: an embedded source's name, a `.safetensors` file of tenshot, or a run folder.
 
-    Every tensor is checked against the shape the file itself declares. Raises TenshotError.
+    `scratch-64` gives untrained networks (`scratch`). Every tensor is checked against the shape the file itself
+    declares. Raises TenshotError.
     """
+    if (untrained := scratch(str(name))) is not None:
+        return untrained
     path = find_model(name)
     if path.suffix in (".pt", ".pth", ".pkl"):
         raise TenshotError(
@@ -125,7 +160,11 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and JSON header of a .safetensors file that tenshot wrote. Raises TenshotError."""
+    """Tensors and JSON header of a .safetensors file that tenshot wrote. Raises TenshotError.
+
+    What the file announces is checked against its size before memory is taken for it.
+    """
+    check_header(path)
     try:
         with told_as_sentence("read", path), safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("tenshot")

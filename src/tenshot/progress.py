@@ -47,7 +47,8 @@ class ProgressLine:
         for name in ("d", "g"):
             before = self.smooth.get(name, now.stats[name])
             self.smooth[name] = _SMOOTHING * before + (1 - _SMOOTHING) * now.stats[name]
-        losses = f"D {self.smooth['d']:.2f}  G {self.smooth['g']:.2f}  pruned {now.stats['pruned']:.1%}"
+        scores = "".join(f"  {name} {value:.3g}" for name, value in now.scores.items())
+        losses = f"D {self.smooth['d']:.2f}  G {self.smooth['g']:.2f}  pruned {now.stats['pruned']:.1%}{scores}"
         self.bar.update(self.task, total=now.steps, completed=now.step, losses=losses)
         if not self.console.is_terminal and (now.step == now.steps or now.step % max(1, now.steps // 10) == 0):
             elapsed = time.monotonic() - self.started

@@ -1,10 +1,12 @@
-"""Dynamic adaptive pruning: from importances, tracked over training, to fates. Pure functions of tensors.
+"""From importances to fates, two rules: dynamic adaptive pruning's and RICK's. Pure functions of tensors.
 
-The paper (Journal of Graphics 2026, 47(1):131-142) publishes the idea: track Fisher information throughout
+DAP (Journal of Graphics 2026, 47(1):131-142) publishes the idea: track Fisher information throughout
 training, turn it into cumulative importance weights, let those set each layer's pruning ratio anew. The formulas here
-are ours; `docs/methods.md` says what was decided and why.
+are ours; `docs/methods.md` says what was decided and why. RICK (arXiv:2304.07574) pools layers and cuts at two fixed
+percentiles: `decide_pooled`.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -110,4 +112,39 @@ def decide(
     fates = torch.full_like(before, Fate.TUNE)
     fates[preserved] = Fate.PRESERVE
     fates[pruned] = Fate.PRUNE
+    return fates
+
+
+def decide_pooled(
+    importance: Tensor,
+    before: Tensor,
+    *,
+    prune_percent: float,
+    tune_percent: float,
+    counted: Tensor,
+    max_new: float = 1.0,
+) -> Tensor:
+    """The fate of each filter of a pool of layers by two fixed percentiles (RICK, arXiv:2304.07574), `[count]` each.
+
+    Pruned: F <= the `prune_percent`-th percentile (0 = none), and whatever was pruned before. Preserved: F > the
+    `tune_percent`-th. Tuned: the rest. Percentiles interpolate linearly, as numpy's, over the filters that `counted`
+    (bool) names. Of the filters at or below the lower one, ties with it included, one decision prunes the least
+    important, at most the share `max_new` of those counted, rounded up. A pool whose importances say nothing (all zero,
+    or not finite) keeps the fates it had.
+    """
+    values = importance.double()
+    total = values[counted].sum()
+    if not torch.isfinite(total) or total <= 0:
+        return before
+    percents = torch.tensor([prune_percent, tune_percent], dtype=torch.float64, device=values.device)
+    low, high = torch.quantile(values[counted], percents / 100.0)
+    was_pruned = before == Fate.PRUNE
+    is_new = (values <= low) & ~was_pruned & (prune_percent > 0)
+    most = math.ceil(max_new * int(counted.sum()))
+    order = torch.argsort(torch.where(is_new, values, torch.inf), stable=True)
+    is_new[order[most:]] = False
+
+    fates = torch.full_like(before, Fate.TUNE)
+    fates[values > high] = Fate.PRESERVE
+    fates[was_pruned | is_new] = Fate.PRUNE
     return fates

@@ -4,6 +4,7 @@ config.json        every setting; a valid input for the next run
 shots/             the prepared images, so that resuming needs nothing from outside
 stats.jsonl        one line a step: losses, seconds
 decisions.jsonl    one line a decision of a pruning method: every layer's ratios and importances
+metrics.jsonl      one line a look at the averaged generator: every metric's numbers (`eval_every`)
 samples/           one sheet of the same latents every `sample_every` steps
 checkpoints/       the newest two; each is enough to resume exactly
 model.safetensors  the adapted generator
@@ -82,7 +83,14 @@ class RunDir:
         with told_as_sentence("clear", self.path):
             for folder in (self.shots, self.samples, self.checkpoints):
                 shutil.rmtree(folder, ignore_errors=True)
-            for name in ("config.json", "stats.jsonl", "decisions.jsonl", "model.safetensors", "sheet.png"):
+            for name in (
+                "config.json",
+                "stats.jsonl",
+                "decisions.jsonl",
+                "metrics.jsonl",
+                "model.safetensors",
+                "sheet.png",
+            ):
                 (self.path / name).unlink(missing_ok=True)
 
     def write_config(self, text: str) -> None:
@@ -117,7 +125,7 @@ class RunDir:
 
     def rewind(self, step: int) -> None:
         """Drop journal entries after a step, so that a resumed run writes each once."""
-        for journal in ("stats", "decisions"):
+        for journal in ("stats", "decisions", "metrics"):
             path = self.path / f"{journal}.jsonl"
             if path.is_file():
                 kept = [entry for entry in self.read(journal) if entry["step"] <= step]

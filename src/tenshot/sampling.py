@@ -22,11 +22,18 @@ def noises(seeds: Sequence[int], generator: Generator) -> list[Tensor]:
     return [torch.cat(layer) for layer in zip(*per_seed, strict=True)]
 
 
-@torch.no_grad()
 def generate(
     generator: Generator, seeds: Sequence[int], *, truncation: float = 1.0, batch: int = 8
 ) -> Iterator[Tensor]:
-    """Images of the seeds in order, `uint8 [n 3 r r]` with n <= batch at a time.
+    """Images of the seeds in order, `uint8 [n 3 r r]` with n <= batch at a time; see `synthesise`."""
+    return (to_uint8(images) for images in synthesise(generator, seeds, truncation=truncation, batch=batch))
+
+
+@torch.no_grad()
+def synthesise(
+    generator: Generator, seeds: Sequence[int], *, truncation: float = 1.0, batch: int = 8
+) -> Iterator[Tensor]:
+    """Images of the seeds as they leave the network, `float32 [n 3 r r]` in about [-1, 1], not clamped.
 
     truncation: 1 = as trained, towards 0 = closer to the mean image. The network always sees full batches
     (the last one is filled up and cut), so a seed's image does not depend on how many were asked for. Another
@@ -38,7 +45,7 @@ def generate(
         padded = wanted + wanted[:1] * (batch - len(wanted))
         w = generator.map(latents(padded, generator.spec.latent_size).to(device))
         images = generator.synthesise(generator.spread(generator.truncate(w, truncation)), noises(padded, generator))
-        yield to_uint8(images[: len(wanted)])
+        yield images[: len(wanted)]
 
 
 def generate_images(model: Model, seeds: Iterable[int], *, truncation: float = 1.0) -> Tensor:

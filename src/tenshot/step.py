@@ -57,9 +57,9 @@ def begin(config: RunConfig, source: Model, shots: Tensor) -> Adaptation:
     method = config.method
     method.prepare(generator, discriminator)
     for key, parameter in generator.named_parameters():
-        parameter.requires_grad_(method.trains("generator", key))
+        parameter.requires_grad_(parameter.requires_grad and method.trains("generator", key))
     for key, parameter in discriminator.named_parameters():
-        parameter.requires_grad_(method.trains("discriminator", key))
+        parameter.requires_grad_(parameter.requires_grad and method.trains("discriminator", key))
     heads = method.heads(discriminator, generator_for(config.seed, "heads"))
     nets = Nets(
         source=copy.deepcopy(source.generator).requires_grad_(False),

@@ -1,4 +1,4 @@
-"""Affine warps of images that go on beyond their borders by reflection: pixels moved, or values between pixels filtered.
+"""Affine warps of images that go on beyond their borders by reflection: pixels moved, or resampled between pixels.
 
 A warp is given by its inverses, `[n 3 3]` in float64 on the CPU: (x, y, 1) in the result -> (x, y, 1) in the source, in
 pixels from the centre, y down. Both warps are linear in the images and can be differentiated any number of times.
@@ -29,7 +29,7 @@ SYM6 = (
 
 _REACH = len(SYM6) // 2 - 1  # samples before sample 2 i to which pixel i contributes
 _LAG = _REACH - sum(k * tap for k, tap in enumerate(SYM6)) / math.sqrt(2.0)  # a pixel's mean place among its samples
-_PIXELS = 2**15  # of as many images at a time: the caches hold them, and memory does not grow with the batch
+_PIXELS = 2**14  # of as many images at a time: caches hold them, and memory does not grow with the batch
 
 
 def blit(images: Tensor, inverse: Tensor) -> Tensor:
@@ -51,9 +51,9 @@ def blit(images: Tensor, inverse: Tensor) -> Tensor:
 def resample(images: Tensor, inverse: Tensor) -> Tensor:
     """Double the size with sym6, warp bilinearly, halve with sym6 (arXiv:2006.06676, appendix B). `[n c h w]`.
 
-    The filters keep high frequencies that a plain bilinear warp would blur or alias. sym6 is orthonormal: with nothing in
-    the middle, halving undoes doubling. It is not symmetric, so the samples of a pixel are not centred on it; the warp is
-    of the places where they are. (With the pixel in their middle, mirror images would be off by 0.4 pixels.)
+    The filters keep high frequencies that a plain bilinear warp would blur or alias. sym6 is orthonormal: with nothing
+    in the middle, halving undoes doubling. It is not symmetric, so a pixel is not in the middle of its samples; samples
+    are warped from and to where they are. (Taken for the middle, mirror images would be off by 0.4 pixels.)
 
     Of the reflected image only what is read is doubled, and no more than one period. float32 or float64.
     """
@@ -78,8 +78,8 @@ def _resample(images: Tensor, inverse: Tensor) -> Tensor:
 def _window(inverse: Tensor, height: int, width: int) -> tuple[tuple[int, int], Tensor, tuple[int, int], Tensor]:
     """What the warp between doubling and halving reads and writes.
 
-    Returns (h, w) of the samples it writes; for each image the first of the samples it reads, `[n 2]` as (x, y); how many
-    it reads, as (x, y); and the warp in the coordinates of `affine_grid`, -1 and 1 at the first and last sample, `[n 2 3]`.
+    Returns (y, x) numbers of samples that it writes; the first of those it reads from each image, `[n 2]` as (x, y);
+    (x, y) numbers of them; and its inverse for `affine_grid`, `[n 2 3]`: -1 and 1 are the first and last sample.
     """
     size = torch.tensor([width, height], dtype=torch.float64)
     written = 2.0 * size + len(SYM6) - 2.0
@@ -126,7 +126,7 @@ def _doubler(start: Tensor, span: int, size: int, like: Tensor) -> Tensor:
 
 
 def _halver(size: int, like: Tensor) -> Tensor:
-    """Half the adjoint of doubling: 2 size + 10 samples, 5 before the first pixel's and 5 after the last's -> pixels."""
+    """Samples -5, ..., 2 size + 4 -> pixels, to be multiplied from the right: half of what doubling is transposed."""
     pixel = torch.arange(size, device=like.device)
     tap = torch.arange(len(SYM6), device=like.device)[:, None]
     matrix = like.new_zeros(2 * size + len(SYM6) - 2, size)

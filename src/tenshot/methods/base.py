@@ -96,6 +96,8 @@ class Method:
 
     name: ClassVar[str]
     paper: ClassVar[str]
+    changes: ClassVar[str] = "everything"
+    """What trains, in a few words for the table of methods."""
     adds: ClassVar[str] = "-"
     """Extra losses, in a few words for the table of methods."""
     keeps_discriminator: ClassVar[bool] = False
@@ -106,7 +108,8 @@ class Method:
         return False
 
     def prepare(self, generator: Generator, discriminator: Discriminator) -> None:
-        """Change the networks' make-up, such as by parametrisations, before they are copied and get optimisers."""
+        """Change the networks' make-up before they are copied and get optimisers: parametrise, or freeze by
+        `requires_grad_(False)` what `trains` cannot tell by its name."""
 
     def merge(self, generator: Generator) -> Generator:
         """Undo `prepare` without changing what is computed: a plain generator, the given one or another."""

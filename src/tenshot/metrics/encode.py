@@ -1,37 +1,43 @@
-"""Images -> pooled features: cut into batches, encoded once, and kept on disk if asked."""
+"""Images -> features: cut into batches, encoded once, and those of reals kept on disk if asked."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from tenshot.metrics.efflite import EffLite0, check_images
+from tenshot.augment import flip
+from tenshot.errors import TenshotError
+from tenshot.files import make_folder, write_atomically
+from tenshot.metrics.extractor import Extractor, check_images
+from tenshot.metrics.intra import IntraDist, descriptors
+from tenshot.randomness import generator_for
 
-BATCH = 16  # images; larger batches leave the CPU's caches and are slower
+BATCH = 16  # images
 
-Images = Tensor | Iterable[Tensor]  # uint8 [n, 3, h, w], or batches of such
+Images = Tensor | Iterable[Tensor]  # [n, 3, h, w], or batches of such
 
 
-def batches(images: Images, limit: int, what: str = "images") -> Iterator[Tensor]:
+def batches(images: Images, limit: int, what: str = "images", floats: bool = False) -> Iterator[Tensor]:
     """The first `limit` images in batches of `BATCH`, the last one smaller, however they arrive.
 
     As every image meets the encoder in the same company, features do not depend on the incoming batches, not
     even by rounding. Of an iterator no more is drawn than needed.
 
     Raises:
-        TenshotError: if a batch is not uint8 `[n, 3, h, w]`.
+        TenshotError: if a batch is not uint8, or with `floats` not float32, `[n, 3, h, w]`.
     """
     waiting: list[Tensor] = []
     count, left = 0, limit
     for batch in (images,) if isinstance(images, Tensor) else images:
-        check_images(batch, what)
+        check_images(batch, what, floats)
         for piece in batch[:left].split(BATCH):
             waiting.append(piece)
             count += len(piece)
@@ -46,8 +52,14 @@ def batches(images: Images, limit: int, what: str = "images") -> Iterator[Tensor
         yield torch.cat(waiting)
 
 
+def described(extractor: Extractor, images: Tensor) -> Tensor:
+    """Descriptors `[n, d]` (see `intra`) of uint8 `[n, 3, h, w]`."""
+    encoded = [extractor(piece, stages=True).stages for piece in images.split(extractor.batch)]
+    return torch.cat([descriptors(stages, extractor.channel_weights) for stages in encoded])
+
+
 def pooled_features(
-    extractor: EffLite0, images: Tensor, limit: int, cache_dir: str | os.PathLike | None = None
+    extractor: Extractor, images: Tensor, limit: int, cache_dir: str | os.PathLike | None = None
 ) -> Tensor:
     """Pooled features of the first `limit` images, float32 `[n, d]` on the CPU, read from the cache if they
     are there.
@@ -56,7 +68,8 @@ def pooled_features(
         extractor: the network; its name, weights and resize are part of the cache key, as are all pixels.
         images: uint8 `[n, 3, h, w]`.
         limit: how many images to use.
-        cache_dir: folder of `<key>.safetensors` files, made if missing. None: no cache.
+        cache_dir: folder of `<key>.safetensors` files, made if missing; one that cannot be written to is left alone.
+            None: no cache.
     """
     check_images(images)
     images = images[:limit]
@@ -64,21 +77,70 @@ def pooled_features(
     if path is not None and path.is_file():
         try:
             return load_file(path)["pooled"]
-        except (SafetensorError, KeyError):
+        except (SafetensorError, KeyError, OSError):
             pass  # a damaged entry is made anew
-    features = torch.cat([extractor(batch).pooled.cpu() for batch in batches(images, limit)])
+    features = torch.cat(
+        [extractor(piece).pooled.cpu() for batch in batches(images, limit) for piece in batch.split(extractor.batch)]
+    )
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        save_file({"pooled": features}, partial)
-        os.replace(partial, path)  # two runs may share the folder
+        with suppress(TenshotError):
+            make_folder(path.parent)
+            write_atomically(path, save({"pooled": features}))  # two runs may share the folder
     return features
 
 
-def cache_key(extractor: EffLite0, images: Tensor) -> str:
+def real_features(
+    extractor: Extractor, reals: Tensor, limit: int, seed: int, cache_dir: str | os.PathLike | None
+) -> Tensor:
+    """`pooled_features` of held-out images, half of them mirrored if the extractor's protocol says so."""
+    reals = reals[:limit]
+    if extractor.mirrors_reals:
+        reals = flip(reals, generator_for(seed, "mirrored reals"))
+    return pooled_features(extractor, reals, limit, cache_dir)
+
+
+def cache_key(extractor: Extractor, images: Tensor) -> str:
     """SHA-256 of all that the features depend on: extractor, weights, resize, shape and pixels."""
     facts = (extractor.name, extractor.weights_sha256, extractor.resize, tuple(images.shape))
     digest = hashlib.sha256(repr(facts).encode())
     for batch in images.split(256):
         digest.update(batch.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+class FakeFeatures:
+    """One extractor's way through the fakes, batch by batch: each is encoded once, whoever reads it.
+
+    Args:
+        extractor: the network.
+        n: fakes of which pooled features are wanted.
+        n_maps: fakes of which feature maps are wanted, for the clusters around the shots.
+        shots: uint8 `[s, 3, h, w]`, if `n_maps` is not 0.
+        seed: of the clusters' draw.
+    """
+
+    def __init__(self, extractor: Extractor, n: int, n_maps: int, shots: Tensor | None, seed: int):
+        self.extractor = extractor
+        self.n, self.n_maps = n, n_maps
+        self.done = 0
+        self._pooled: list[Tensor] = []
+        self.intra: IntraDist | None = None
+        if n_maps and shots is not None:
+            self.keeps_images = extractor.channel_weights is not None  # LPIPS: 32 MB of maps for an image of 256 px
+            describe = (lambda images: described(extractor, images)) if self.keeps_images else None
+            self.intra = IntraDist(described(extractor, shots), seed, describe=describe)
+
+    def take(self, fakes: Tensor) -> None:
+        """Encode the next fakes, `[n, 3, h, w]`, as many of them as are still wanted."""
+        for piece in fakes[: max(self.n, self.n_maps) - self.done].split(self.extractor.batch):
+            left = self.n_maps - self.done
+            encoded = self.extractor(piece, stages=left > 0)
+            if self.intra is not None and left > 0:
+                found = descriptors([x[:left] for x in encoded.stages], self.extractor.channel_weights)
+                self.intra.update(found, piece[:left] if self.keeps_images else None)
+            self._pooled.append(encoded.pooled.cpu())
+            self.done += len(piece)
+
+    def pooled(self) -> Tensor:
+        """Features of all fakes taken, `[n, d]` on the CPU."""
+        return torch.cat(self._pooled) if self._pooled else torch.empty(0, 0)

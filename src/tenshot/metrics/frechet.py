@@ -57,7 +57,7 @@ class Moments:
         return self._scatter / (self.n - 1)
 
 
-def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
+def frechet_distance(a: Tensor | Moments, b: Tensor | Moments, offset: float = 0.0) -> float:
     """Frechet distance of two Gaussians fitted to the two sets: >= 0, in squared feature units, 0 for the
     same set.
 
@@ -68,6 +68,8 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
     Args:
         a: features `[n, d]`, or their moments.
         b: features `[m, d]`, or their moments.
+        offset: added to the diagonals of both covariances under the root, as pytorch-fid and its descendants do (with
+            1e-6) where their root fails.
 
     Warns:
         UserWarning: if a set has no more samples than dimensions. The value is finite but biased upwards;
@@ -82,15 +84,21 @@ def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
     cov_a, cov_b = a.cov, b.cov
     if not (torch.isfinite(cov_a).all() and torch.isfinite(cov_b).all()):
         raise ValueError("features contain NaN or infinity")
-    if min(a.n, b.n) <= len(a.mean):
-        warnings.warn(
-            f"Frechet distance of {a.n} and {b.n} samples in {len(a.mean)} dimensions: covariance is "
-            "rank-deficient, the value is biased and comparable only at equal sample counts",
-            stacklevel=2,
-        )
-    cross = torch.linalg.svdvals(factor(cov_a).T @ factor(cov_b)).sum()
+    warn_if_rank_deficient(a.n, b.n, len(a.mean))
+    margin = offset * torch.eye(len(cov_a), dtype=cov_a.dtype)
+    cross = torch.linalg.svdvals(factor(cov_a + margin).T @ factor(cov_b + margin)).sum()
     distance = (a.mean - b.mean).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross
     return max(distance.item(), 0.0)  # rounding can leave -1e-12
+
+
+def warn_if_rank_deficient(n: int, m: int, dimensions: int) -> None:
+    """Warn the caller's caller if either set has no more samples than dimensions."""
+    if min(n, m) <= dimensions:
+        warnings.warn(
+            f"Frechet distance of {n} and {m} samples in {dimensions} dimensions: covariance is "
+            "rank-deficient, the value is biased and comparable only at equal sample counts",
+            stacklevel=3,
+        )
 
 
 def factor(cov: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 COPY_PERCENTILE = 1.0  # of the held-out reals, by definition, as many count as copies
 PRDC_NEIGHBOURS = 5
+ROWS = 1000  # of a matrix of distances that are in memory at once
 
 
 @torch.no_grad()
@@ -34,14 +35,20 @@ def prdc(fakes: Tensor, reals: Tensor, k: int = PRDC_NEIGHBOURS) -> dict[str, fl
     if min(len(fakes), len(reals)) <= k:
         raise ValueError(f"k={k} neighbours need more than {k} samples, not {len(fakes)} fakes and {len(reals)} reals")
     fakes, reals = fakes.double(), reals.double()
-    distance = squared_distances(reals, fakes)  # [m, n]
-    in_real = distance < kth_neighbour(reals, k)[:, None]
-    in_fake = distance < kth_neighbour(fakes, k)[None, :]
+    of_fakes, of_reals = kth_neighbour(fakes, k), kth_neighbour(reals, k)
+    balls = torch.zeros(len(fakes), dtype=torch.long, device=fakes.device)  # real ones around each fake
+    covered, recalled = [], []
+    for part, radius in zip(reals.split(ROWS), of_reals.split(ROWS), strict=True):
+        distance = squared_distances(part, fakes)  # [rows, n]
+        in_real = distance < radius[:, None]
+        balls += in_real.sum(0)
+        covered.append(in_real.any(1))
+        recalled.append((distance < of_fakes).any(1))
     return {
-        "precision": in_real.any(0).double().mean().item(),
-        "recall": in_fake.any(1).double().mean().item(),
-        "density": in_real.sum(0).double().mean().item() / k,
-        "coverage": in_real.any(1).double().mean().item(),
+        "precision": (balls > 0).double().mean().item(),
+        "recall": torch.cat(recalled).double().mean().item(),
+        "density": balls.double().mean().item() / k,
+        "coverage": torch.cat(covered).double().mean().item(),
     }
 
 
@@ -88,7 +95,12 @@ def nearest_shot(features: Tensor, shots: Tensor) -> Tensor:
 
 def kth_neighbour(x: Tensor, k: int) -> Tensor:
     """Squared distance of each sample `[n, d]` to its k-th nearest other sample, `[n]`."""
-    return squared_distances(x, x).fill_diagonal_(torch.inf).kthvalue(k, dim=1).values
+    found = []
+    for start in range(0, len(x), ROWS):
+        distance = squared_distances(x[start : start + ROWS], x)
+        distance.diagonal(start).fill_(torch.inf)  # itself
+        found.append(distance.kthvalue(k, dim=1).values)
+    return torch.cat(found)
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:

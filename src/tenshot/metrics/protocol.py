@@ -1,118 +1,72 @@
-"""The offline protocol: a table of metrics whose names fix what is measured, and one function that measures.
+"""From images to numbers: every image is encoded once by each extractor, whoever reads its features.
 
-    fakes --+                      +-- fd_efflite_2k, kd_efflite_2k, prdc_2k
-    reals --+-> features, once -->-+-- copy_rate_1k
-    shots --+                      +-- intra_dist_1k
-
-The numbers compare methods with each other under this protocol, never with published FIDs or Intra-LPIPS.
+fakes --+                                   +-- statistics of pooled features
+reals --+-> features, once an extractor -->-+-- copies
+shots --+                                   +-- clusters of feature maps
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from tenshot import __version__
 from tenshot.errors import TenshotError
-from tenshot.metrics import efflite
-from tenshot.metrics.encode import Images, batches, pooled_features
-from tenshot.metrics.frechet import frechet_distance
-from tenshot.metrics.intra import IntraDist, descriptors
-from tenshot.metrics.kernel import kernel_distance
-from tenshot.metrics.neighbours import copy_rate, prdc
+from tenshot.metrics.encode import FakeFeatures, Images, batches, pooled_features, real_features
+from tenshot.metrics.extractor import Extractor, check_images
+from tenshot.metrics.table import EXTRACTORS, METRICS, OFFLINE, Metric, Sets
+from tenshot.metrics.weights import Place
+from tenshot.sampling import to_uint8
 
-
-class Sets(NamedTuple):
-    """What a metric may read, already cut to the number of images its name promises.
-
-    Attributes:
-        fakes: pooled features `[n, 1280]`.
-        reals: pooled features `[m, 1280]` of held-out images; empty if no metric asked for them.
-        shots: pooled features `[s, 1280]` of the training images; empty if no metric asked for them.
-        intra: what `IntraDist` found in the fakes' feature maps; empty if no metric asked for it.
-        seed: of every random draw.
-    """
-
-    fakes: Tensor
-    reals: Tensor
-    shots: Tensor
-    intra: dict[str, Any]
-    seed: int
-
-
-class Metric(NamedTuple):
-    """A row of `METRICS`.
-
-    Attributes:
-        what: the protocol in a sentence.
-        n: fakes used, the first so many.
-        n_real: held-out reals used, the first so many; 0 = none needed.
-        shots: whether the training images are needed.
-        measure: `Sets` -> the metric's numbers by name.
-        maps: whether it reads feature maps (`Sets.intra`).
-    """
-
-    what: str
-    n: int
-    n_real: int
-    shots: bool
-    measure: Callable[[Sets], dict[str, Any]]
-    maps: bool = False
-
-
-METRICS: dict[str, Metric] = {
-    "fd_efflite_2k": Metric(
-        "Frechet distance of pooled features, 2,000 fakes against 2,000 held-out reals; lower is better",
-        2000, 2000, False, lambda s: {"value": frechet_distance(s.fakes, s.reals)},
-    ),
-    "kd_efflite_2k": Metric(
-        "unbiased squared MMD of pooled features, cubic kernel, 100 subsets of 1,000; lower is better",
-        2000, 2000, False, lambda s: kernel_distance(s.fakes, s.reals, seed=s.seed),
-    ),
-    "prdc_2k": Metric(
-        "precision, recall, density and coverage of pooled features, 5 neighbours; higher is better",
-        2000, 2000, False, lambda s: prdc(s.fakes, s.reals),
-    ),
-    "intra_dist_1k": Metric(
-        "mean distance of feature maps in clusters around the shots, up to 50 each; higher is more varied",
-        1000, 0, True, lambda s: s.intra, maps=True,
-    ),
-    "copy_rate_1k": Metric(
-        "share of fakes nearer to a shot than 99 % of held-out reals; 0.01 is chance, higher is copying",
-        1000, 2000, True, lambda s: copy_rate(s.fakes, s.reals, s.shots),
-    ),
-}  # fmt: skip
+Watch = Callable[[str, int, int], None]
+"""Told what is being encoded, how much of it is done, and how much there is."""
 
 
 def score(
     fakes: Images,
     reals: Tensor | None = None,
     shots: Tensor | None = None,
-    names: Iterable[str] = tuple(METRICS),
+    names: Iterable[str] = OFFLINE,
     seed: int = 0,
     cache_dir: str | os.PathLike | None = None,
-    extractor: efflite.EffLite0 | None = None,
+    *,
+    weights: str | os.PathLike | None = None,
+    download: bool = False,
+    extractors: Mapping[str, Extractor] | None = None,
+    device: torch.device | str = "cpu",
+    unclamped: bool = False,
+    keep_going: bool = False,
+    watch: Watch | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Measure fakes by the named metrics, encoding every image once. 2,000 fakes take about half a minute on
-    2 cores.
+    """Measure fakes by the named metrics, encoding every image once an extractor. The offline five take about half
+    a minute on 2 cores.
 
-    All images are uint8 `[n, 3, h, w]` in [0, 255], RGB, of one size: bring reals and shots to the
-    generator's resolution first, or their finer detail will be measured as a difference.
+    All images are `[n, 3, h, w]`, RGB, square and of one size: bring reals and shots to the generator's resolution
+    first, or their finer detail will be measured as a difference.
 
     Args:
-        fakes: the images to judge, or an iterator of batches, of which no more is drawn than needed.
-        reals: held-out images of the target domain, never seen in training.
-        shots: the training images.
+        fakes: the images to judge, uint8 in [0, 255], or an iterator of batches, of which no more is drawn than needed.
+        reals: held-out images of the target domain, never seen in training, uint8.
+        shots: the training images, uint8.
         names: keys of `METRICS`.
-        seed: of subsets and clusters; the features do not depend on it.
+        seed: of subsets and clusters; the features do not depend on it, but for which reals `fid_rick_5k` mirrors.
         cache_dir: where features of the reals are kept from call to call. None: they are computed anew.
-        extractor: a loaded network, to save the loading or to run elsewhere, `efflite.load("cuda")`. None: on
-            the CPU.
+        weights: folder of weight files that is looked into before the usual places.
+        download: whether weight files that are nowhere may be downloaded.
+        extractors: networks that are loaded already, by their keys in `EXTRACTORS`.
+        device: where the others run.
+        unclamped: fakes are float32 as they leave the generator, about [-1, 1]; `fid_rick_5k` needs them so. The
+            other metrics see them clamped and rounded, as `sampling.generate` would give them.
+        keep_going: a metric that fails gives `{"failed": reason}`, and the others are measured.
+        watch: called after each batch of fakes and each set of reals.
 
     Returns:
         By name, a dict fit for JSON: the metric's numbers (`value`, where there is one main number),
@@ -125,62 +79,164 @@ def score(
 
     Raises:
         TenshotError: if a name is unknown, a set is missing or empty, sizes differ, images are not uint8 RGB,
-            or the weights are not installed.
+            or the weights are not there; with `keep_going`, only for names and for images that fit no metric.
     """
-    chosen = choose(names, reals, shots)
-    extractor = extractor or efflite.load()
+    chosen = choose(names)
     side = None
     for what, images in (("reals", reals), ("shots", shots)):
         if images is not None:
             side = one_size(images, what, side)
-    shot_features, intra = encode_shots(extractor, shots, chosen, seed)
-    real_limit = max(metric.n_real for metric in chosen.values())
-    real_features = torch.empty(0, 0)
-    if real_limit and reals is not None:
-        real_features = pooled_features(extractor, reals, real_limit, cache_dir)
-    fake_features, side = encode_fakes(extractor, fakes, chosen, intra, side)
-    warn_if_few(chosen, len(fake_features), len(real_features))
+    place = Place(Path(weights) if weights is not None else None, download)
+    run = _Run(chosen, reals, shots, seed, keep_going, unclamped, watch or (lambda *_: None))
+    for key in dict.fromkeys(metric.extractor for metric in chosen.values()):
+        run.begin(key, lambda key=key: (extractors or {}).get(key) or load(key, place, device), cache_dir)
+    side = run.encode(fakes, side)
+    warn_if_few(chosen, run)
+    return {name: run.result(name, side) for name in chosen}
 
-    intra_result = intra.result() if intra else {}
-    results = {}
-    for name, metric in chosen.items():
-        sets = Sets(fake_features[: metric.n], real_features[: metric.n_real], shot_features, intra_result, seed)
-        results[name] = {
+
+def load(key: str, place: Place, device: torch.device | str = "cpu") -> Extractor:
+    """A network of `EXTRACTORS` on a device. Raises TenshotError if its weights or its package are missing."""
+    extractor = EXTRACTORS[key](place)
+    return extractor.to(device) if isinstance(extractor, nn.Module) else extractor
+
+
+class _Run:
+    """What `score` knows while it measures: features by extractor, and why a metric failed."""
+
+    def __init__(
+        self,
+        chosen: dict[str, Metric],
+        reals: Tensor | None,
+        shots: Tensor | None,
+        seed: int,
+        keep_going: bool,
+        unclamped: bool,
+        watch: Watch,
+    ):
+        self.chosen, self.reals, self.shots = chosen, reals, shots
+        self.seed, self.keep_going, self.unclamped, self.watch = seed, keep_going, unclamped, watch
+        self.failed: dict[str, str] = {}
+        self.fakes: dict[str, FakeFeatures] = {}
+        self.real_features: dict[str, Tensor] = {}
+        self.shot_features: dict[str, Tensor] = {}
+        self.n_fake = 0
+
+    def alive(self, key: str | None = None) -> dict[str, Metric]:
+        """The metrics that have not failed: all, or those of an extractor."""
+        rows = self.chosen.items()
+        return {n: m for n, m in rows if n not in self.failed and key in (None, m.extractor)}
+
+    @contextmanager
+    def failing(self, names: Iterable[str]) -> Iterator[None]:
+        """Whatever goes wrong within is these metrics' failure, and nobody else's."""
+        try:
+            yield
+        except Exception as error:
+            if not self.keep_going:
+                raise
+            reason = str(error) if isinstance(error, TenshotError) else f"{type(error).__name__}: {error}"
+            self.failed.update(dict.fromkeys(names, reason))
+
+    def begin(self, key: str, load: Callable[[], Extractor], cache_dir: str | os.PathLike | None) -> None:
+        """Load an extractor and encode shots and reals for those of its metrics whose images were given."""
+        for name, metric in self.alive(key).items():
+            with self.failing([name]):
+                check_given(name, metric, self.reals, self.shots)
+        metrics = self.alive(key)
+        if not metrics:
+            return
+        with self.failing(metrics):
+            extractor = load()
+            if extractor.takes_floats and not self.unclamped:
+                raise TenshotError(
+                    f"{', '.join(metrics)} needs fakes as the generator gives them, not rounded to uint8"
+                )
+            n_maps = max((m.n for m in metrics.values() if m.maps), default=0)
+            n = max((m.n for m in metrics.values() if not m.maps), default=0)
+            taken = FakeFeatures(extractor, n, n_maps, self.shots, self.seed)
+            if self.shots is not None and any(m.shots and not m.maps for m in metrics.values()):
+                self.shot_features[key] = pooled_features(extractor, self.shots, len(self.shots))
+            wanted = max(m.n_real for m in metrics.values())
+            if wanted and self.reals is not None:
+                multiple = max(m.real_multiple for m in metrics.values())
+                n_real = min(wanted, len(self.reals)) // multiple * multiple
+                self.watch(f"held-out images, {extractor.name}", 0, n_real)
+                self.real_features[key] = real_features(extractor, self.reals, n_real, self.seed, cache_dir)
+                self.watch(f"held-out images, {extractor.name}", n_real, n_real)
+            self.fakes[key] = taken
+
+    def encode(self, fakes: Images, side: tuple[str, int] | None) -> tuple[str, int]:
+        """Draw the fakes once, and let each extractor take as many as it wants; returns (whose size, pixels)."""
+        wanted = max((m.n for m in self.alive().values()), default=0)
+        for batch in batches(fakes, wanted, "fakes", self.unclamped) if wanted else ():
+            side = one_size(batch, "fakes", side)
+            rounded = to_uint8(batch) if self.unclamped else batch
+            for key, taken in self.fakes.items():
+                if metrics := self.alive(key):
+                    with self.failing(metrics):
+                        taken.take(batch if taken.extractor.takes_floats else rounded)
+            self.n_fake += len(batch)
+            self.watch("generated images", self.n_fake, wanted)
+        if wanted and (side is None or self.n_fake < 2):
+            raise TenshotError(f"metrics need at least 2 fakes, {self.n_fake} were given")
+        return side or ("fakes", 0)
+
+    def result(self, name: str, side: tuple[str, int]) -> dict[str, Any]:
+        """The numbers of a metric with all that they depend on, or why there are none."""
+        metric = self.chosen[name]
+        with self.failing([name]):
+            if name not in self.failed:
+                return self._measured(metric, side)
+        return {"failed": self.failed[name]}
+
+    def _measured(self, metric: Metric, side: tuple[str, int]) -> dict[str, Any]:
+        taken, none = self.fakes[metric.extractor], torch.empty(0, 0)
+        sets = Sets(
+            taken.pooled()[: metric.n],
+            self.real_features.get(metric.extractor, none)[: metric.n_real],
+            self.shot_features.get(metric.extractor, none),
+            taken.intra.result() if metric.maps and taken.intra else {},
+            self.seed,
+        )
+        extractor = taken.extractor
+        return {
             **metric.measure(sets),
-            "n_fake": len(sets.fakes),
+            "n_fake": min(taken.done, metric.n),
             "n_real": len(sets.reals),
-            "n_shots": len(sets.shots) if metric.shots else 0,
+            "n_shots": len(self.shots) if metric.shots and self.shots is not None else 0,
             "side": side[1],
-            "seed": seed,
+            "seed": self.seed,
             "extractor": extractor.name,
             "weights_sha256": extractor.weights_sha256,
             "resize": extractor.resize,
-            "versions": versions(),
+            "versions": versions(extractor.packages),
         }
-    return results
 
 
-def choose(names: Iterable[str], reals: Tensor | None, shots: Tensor | None) -> dict[str, Metric]:
-    """The named rows of `METRICS`, once it is clear that the images they need were given."""
-    if isinstance(names, str):
-        names = (names,)
+def choose(names: Iterable[str]) -> dict[str, Metric]:
+    """The named rows of `METRICS`. Raises TenshotError for a name that is not there, or none at all."""
     chosen = {}
-    for name in names:
+    for name in (names,) if isinstance(names, str) else names:
         if name not in METRICS:
             raise TenshotError(f"unknown metric {name!r}; there are {', '.join(METRICS)}")
-        metric = chosen[name] = METRICS[name]
-        if metric.n_real and (reals is None or len(reals) == 0):
-            raise TenshotError(f"{name} compares with held-out images of the target domain, and none were given")
-        if metric.shots and (shots is None or len(shots) == 0):
-            raise TenshotError(f"{name} needs the training images (shots), and none were given")
+        chosen[name] = METRICS[name]
     if not chosen:
         raise TenshotError(f"no metric was named; there are {', '.join(METRICS)}")
     return chosen
 
 
+def check_given(name: str, metric: Metric, reals: Tensor | None, shots: Tensor | None) -> None:
+    """Raises TenshotError if images that the metric needs were not given."""
+    if metric.n_real and (reals is None or len(reals) == 0):
+        raise TenshotError(f"{name} compares with held-out images of the target domain, and none were given")
+    if metric.shots and (shots is None or len(shots) == 0):
+        raise TenshotError(f"{name} needs the training images (shots), and none were given")
+
+
 def one_size(images: Tensor, what: str, side: tuple[str, int] | None) -> tuple[str, int]:
     """Check that images are square and as large as those before them; returns (whose size, pixels)."""
-    efflite.check_images(images, what)
+    check_images(images, what, floats=what == "fakes" and images.dtype != torch.uint8)
     height, width = images.shape[2:]
     if height != width:
         raise TenshotError(f"{what} are {width} x {height} px; metrics take square images, crop them first")
@@ -192,46 +248,13 @@ def one_size(images: Tensor, what: str, side: tuple[str, int] | None) -> tuple[s
     return side or (what, width)
 
 
-def encode_shots(
-    extractor: efflite.EffLite0, shots: Tensor | None, chosen: dict[str, Metric], seed: int
-) -> tuple[Tensor, IntraDist | None]:
-    """Pooled features of the shots and, if a metric reads maps, an accumulator with a cluster per shot."""
-    if shots is None or not any(metric.shots for metric in chosen.values()):
-        return torch.empty(0, 0), None
-    maps = any(metric.maps for metric in chosen.values())
-    encoded = [extractor(batch, stages=maps) for batch in batches(shots, len(shots), "shots")]
-    intra = IntraDist(torch.cat([descriptors(e.stages) for e in encoded]), seed) if maps else None
-    return torch.cat([e.pooled for e in encoded]).cpu(), intra
-
-
-def encode_fakes(
-    extractor: efflite.EffLite0,
-    fakes: Images,
-    chosen: dict[str, Metric],
-    intra: IntraDist | None,
-    side: tuple[str, int] | None,
-) -> tuple[Tensor, tuple[str, int]]:
-    """Pooled features `[n, 1280]` of as many fakes as the metrics read; their maps go to `intra`."""
-    pooled, done = [], 0
-    with_maps = max((metric.n for metric in chosen.values() if metric.maps), default=0)
-    for batch in batches(fakes, max(metric.n for metric in chosen.values()), "fakes"):
-        side = one_size(batch, "fakes", side)
-        encoded = extractor(batch, stages=done < with_maps)
-        if intra is not None and done < with_maps:
-            intra.update(descriptors([x[: with_maps - done] for x in encoded.stages]))
-        pooled.append(encoded.pooled.cpu())
-        done += len(batch)
-    if side is None or done < 2:
-        raise TenshotError(f"metrics need at least 2 fakes, {done} were given")
-    return torch.cat(pooled), side
-
-
-def warn_if_few(chosen: dict[str, Metric], n_fake: int, n_real: int) -> None:
+def warn_if_few(chosen: dict[str, Metric], run: _Run) -> None:
     """One warning that names every metric whose name promises more images than there are."""
+    n_real = 0 if run.reals is None else len(run.reals)
     short = [
-        f"{name} ({min(n_fake, m.n):,} of {m.n:,} fakes, {min(n_real, m.n_real):,} of {m.n_real:,} reals)"
-        for name, m in chosen.items()
-        if n_fake < m.n or n_real < m.n_real
+        f"{name} ({min(run.n_fake, m.n):,} of {m.n:,} fakes, {min(n_real, m.n_real):,} of {m.n_real:,} reals)"
+        for name, m in run.alive().items()
+        if run.n_fake < m.n or n_real < m.n_real
     ]
     if short:
         warnings.warn(
@@ -240,10 +263,10 @@ def warn_if_few(chosen: dict[str, Metric], n_fake: int, n_real: int) -> None:
         )
 
 
-def versions() -> dict[str, str]:
+def versions(packages: Iterable[str] = ()) -> dict[str, str]:
     """Versions of the packages that the numbers depend on."""
-    found = {}
-    for package in ("tenshot", "torch", "numpy"):
+    found = {"tenshot": __version__}
+    for package in ("torch", "numpy", *packages):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -1,0 +1,146 @@
+"""tenshot evaluate: a model's numbers, as a table and a JSON file."""
+
+import json
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from tyro.conf import Positional, arg
+
+from tenshot.cli.common import PathFlag, parse
+from tenshot.errors import TenshotError
+from tenshot.files import make_folder, write_atomically
+from tenshot.metrics import METRICS, OFFLINE, evaluate
+from tenshot.metrics.protocol import choose
+
+_NAMES = (
+    f"Separated by commas. Without a download: {', '.join(OFFLINE)}. With weight files, see `tenshot weights`: "
+    f"{', '.join(name for name in METRICS if name not in OFFLINE)}."
+)
+_PARTS = ("precision", "recall", "density", "coverage")
+
+
+@dataclass(frozen=True)
+class _Evaluate:
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """A run's folder, a model file, or an embedded source's name."""
+    real: PathFlag = None
+    """Held-out images of the domain, never trained on: a folder, a zip, or a folder in a zip."""
+    shots: PathFlag = None
+    """The images that were trained on. Default: those kept in the run's folder."""
+    metrics: Annotated[
+        str, arg(metavar="NAMES", help=_NAMES, help_behavior_hint="(default: those that need no download)")
+    ] = ",".join(OFFLINE)
+    out: PathFlag = None
+    """A .json for the numbers and all that they depend on."""
+    seed: int = 0
+    """Of subsets and clusters."""
+    first_seed: int = 0
+    """The images judged are those of the seeds from here on."""
+    weights: PathFlag = None
+    """Folder of weight files, looked into before the usual places."""
+    download: Annotated[bool, arg(help_behavior_hint="")] = True
+    """Use only weight files that are there, instead of downloading missing ones."""
+    cache: PathFlag = None
+    """Folder for features of the held-out images. Default: ~/.cache/tenshot/features."""
+
+
+def run(arguments: list[str]) -> int:
+    """tenshot evaluate MODEL --real DIR_OR_ZIP --shots DIR [--metrics fid_5k,kid_5k] [--out result.json]"""
+    flags = parse(
+        _Evaluate,
+        arguments,
+        "tenshot evaluate runs/robots --real robots.zip/heldout --out robots.json",
+        "How near a model's images are to held-out ones, how varied, and whether they are copies.",
+    )
+    names = [name.strip() for name in flags.metrics.split(",") if name.strip()]
+    choose(names)
+    if flags.out:
+        check_target(Path(flags.out))
+    console = Console(highlight=False)
+    with warnings.catch_warnings(record=True) as cautions, _Bar(console) as watch:
+        warnings.simplefilter("always", UserWarning)
+        found = evaluate(
+            flags.model,
+            real=flags.real,
+            shots=flags.shots,
+            metrics=names,
+            seed=flags.seed,
+            first_seed=flags.first_seed,
+            weights=flags.weights,
+            download=flags.download,
+            cache=flags.cache,
+            watch=watch,
+        )
+    console.print(table_of(found))
+    for text in dict.fromkeys(str(caution.message) for caution in cautions):
+        console.print(f"note: {text}", markup=False, soft_wrap=True)
+    failed = {name: result["failed"] for name, result in found["metrics"].items() if "failed" in result}
+    for name, reason in failed.items():
+        console.print(f"failed: {name}: {reason}", markup=False, soft_wrap=True, style="red")
+    if flags.out:
+        write_atomically(Path(flags.out), (json.dumps(found, indent=2) + "\n").encode())
+        console.print(flags.out, markup=False, soft_wrap=True)
+    return 1 if failed else 0
+
+
+def check_target(out: Path) -> None:
+    """Before the minutes of work: raises TenshotError if the file could not be written at the end."""
+    if out.suffix.lower() != ".json":
+        raise TenshotError(f"--out is {out}: the name must end in .json")
+    if os.path.isdir(out):
+        raise TenshotError(f"--out is {out}, which is a folder: give the name of a file")
+    make_folder(out.parent)
+
+
+def table_of(found: dict[str, Any]) -> Table:
+    """One row a metric."""
+    model = found["model"]
+    table = Table(title=f"{model.get('name') or model.get('path')}, {model['resolution']} px", title_justify="left")
+    table.add_column("metric", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("better", no_wrap=True)
+    table.add_column("fakes", justify="right")
+    table.add_column("reals", justify="right")
+    table.add_column("what it means", overflow="fold")
+    for name, result in found["metrics"].items():
+        metric = METRICS[name]
+        counts = (f"{result[key]:,}" if result.get(key) else "-" for key in ("n_fake", "n_real"))
+        table.add_row(name, shown(result), metric.better, *counts, metric.what)
+    return table
+
+
+def shown(result: dict[str, Any]) -> str:
+    """The number or numbers of a metric in a cell."""
+    if "failed" in result:
+        return "failed"
+    if "precision" in result:
+        return "\n".join(f"{part} {result[part]:.3f}" for part in _PARTS)
+    value = result["value"]
+    return "none" if value is None else f"{value:.4g}" if abs(value) < 100 else f"{value:.1f}"
+
+
+class _Bar:
+    """What is being encoded, and how far it is; nothing where there is no terminal."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> "_Bar":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what not in self.tasks:
+            self.tasks[what] = self.bar.add_task(what)
+        self.bar.update(self.tasks[what], completed=done, total=total)

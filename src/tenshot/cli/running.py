@@ -1,0 +1,115 @@
+"""What the verbs that train share: a run's settings as flags, and the run itself."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from rich.console import Console
+from tyro.conf import OmitArgPrefixes, Positional, Suppress, arg
+
+from tenshot import loop, plan
+from tenshot.cli.common import PathFlag, Signals, parse
+from tenshot.config import RunConfig
+from tenshot.data import intake_table, load_images
+from tenshot.errors import TenshotError
+from tenshot.methods import Dap, Method
+from tenshot.models import load_model
+from tenshot.progress import ProgressLine
+from tenshot.runs import RunDir
+
+Flag = tuple[str, Any, Any]
+"""Name, type with help, and default of a flag that is no setting of the run."""
+
+
+@dataclass(frozen=True)
+class _Settings(RunConfig):
+    """What the result depends on; kept in the run's config.json."""
+
+    shots: Annotated[Positional[str], arg(metavar="IMAGES", help_behavior_hint="")] = ""
+    """The images: a folder, a zip, a folder in a zip (art.zip/shots), or one image."""
+    method: Suppress[Method] = field(default_factory=Dap)
+
+
+def flag(name: str, kind: Any, text: str) -> Flag:
+    """A flag that is off, or not given, by default."""
+    return name, Annotated[kind, arg(help=text)], False if kind is bool else None
+
+
+RUN_FLAGS = (
+    flag("out", PathFlag, "Folder of the run. Default: runs/NAME, after the images."),
+    flag("overwrite", bool, "Replace a run that is in the folder."),
+    flag("dry_run", bool, "Print the settings, what trains, an estimate of time and memory; change nothing."),
+    flag("resume", PathFlag, "Continue the run in this folder from its newest checkpoint; takes nothing else."),
+    flag("config", PathFlag, "Start from the settings of this file, for example another run's config.json."),
+)
+
+
+def parse_run(
+    arguments: list[str], config: RunConfig, extra: Sequence[Flag], example: str, description: str
+) -> tuple[RunConfig, Any]:
+    """Arguments over `config` to the settings of a run, and the flags that are none."""
+    name = config.method.name
+    flags = make_dataclass(
+        "flags",
+        [
+            ("settings", OmitArgPrefixes[_Settings], field(default=_Settings(**values_of(config)))),
+            *[(key, kind, field(default=default)) for key, kind, default in (*extra, *RUN_FLAGS)],
+            (name, type(config.method), field(default=config.method)),
+        ],
+    )
+    parsed = parse(flags, arguments, example, description)
+    return RunConfig(**{**values_of(parsed.settings), "method": getattr(parsed, name)}), parsed
+
+
+def values_of(config: RunConfig) -> dict[str, Any]:
+    """Every field, not copied."""
+    return {f.name: getattr(config, f.name) for f in fields(RunConfig)}
+
+
+def peek(arguments: list[str], flag: str) -> str | None:
+    """A flag's value, before it is clear which flags there are."""
+    for i, argument in enumerate(arguments):
+        if argument == flag and i + 1 < len(arguments):
+            return arguments[i + 1]
+        if argument.startswith(f"{flag}="):
+            return argument.partition("=")[2]
+    return None
+
+
+def carry_out(verb: str, arguments: list[str], config: RunConfig, flags: Any) -> Path | None:
+    """Start a run, or resume one, or show what it would do; returns its folder unless nothing was done."""
+    console = Console(highlight=False)
+    if flags.resume:
+        if others := [a for a in arguments if a not in ("--resume", flags.resume, f"--resume={flags.resume}")]:
+            raise TenshotError(
+                f"--resume goes on with the run's own settings: leave out {' '.join(others)}, "
+                f"or begin a new run with --config {Path(flags.resume) / 'config.json'}"
+            )
+        with ProgressLine(console) as watch, Signals(watch):
+            loop.resume(Path(flags.resume), watch=watch)
+        return Path(flags.resume)
+    if not config.shots:
+        raise TenshotError(
+            f"no images were given: name a folder or zip of them, for example `tenshot {verb} my_images`"
+        )
+    out = Path(flags.out) if flags.out else default_out(config.shots)
+    if not flags.dry_run:
+        RunDir(out).check(overwrite=flags.overwrite)  # before the work of loading
+    source = load_model(config.source)
+    intake = load_images(config.shots, source.resolution)
+    console.print(intake_table(intake))
+    if flags.dry_run:
+        plan.show(console, config, source, intake)
+        return None
+    with ProgressLine(console) as watch, Signals(watch):
+        loop.start(config, out=out, overwrite=flags.overwrite, watch=watch, intake=intake)
+    return out
+
+
+def default_out(shots: str) -> Path:
+    """`runs/robots` for `examples/robots`, `robots.zip` and, in that folder, `.`"""
+    place = Path(os.path.expanduser(shots)).resolve()
+    name = place.name if place.is_dir() else place.stem
+    return Path("runs") / (name or "run")

@@ -1,0 +1,125 @@
+"""A generator in, its numbers out: images are generated, held-out images loaded, and `score` measures."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tenshot.data import ImageSet, load_images
+from tenshot.errors import TenshotError
+from tenshot.metrics.protocol import Watch, choose, score
+from tenshot.metrics.table import OFFLINE, Metric
+from tenshot.metrics.weights import cache_folder
+from tenshot.models import Model, file_digest, find_model, load_model
+from tenshot.runs import RunDir
+from tenshot.sampling import generate, synthesise
+
+_Path = str | os.PathLike[str]
+
+
+def evaluate(
+    model: Model | _Path,
+    *,
+    real: _Path | None = None,
+    shots: _Path | None = None,
+    metrics: Iterable[str] = OFFLINE,
+    seed: int = 0,
+    first_seed: int = 0,
+    weights: _Path | None = None,
+    download: bool = True,
+    cache: _Path | None = None,
+    watch: Watch | None = None,
+) -> dict[str, Any]:
+    """Measure a generator by the named metrics. One that fails is reported as failed, and the others are measured.
+
+    Args:
+        model: a loaded model, or what `tenshot.load` takes: a run's folder, a model file, an embedded source's name.
+        real: held-out images of the target domain, a folder or zip, brought to the generator's resolution.
+        shots: the training images. None: those that are kept in the run's folder, if `model` is one.
+        metrics: keys of `tenshot.metrics.METRICS`.
+        seed: of subsets and clusters.
+        first_seed: the generated images are those of the seeds from here on, not truncated.
+        weights: folder of weight files, looked into before `TENSHOT_WEIGHTS` and the usual places.
+        download: whether weight files that are nowhere may be downloaded (those of `fd_dinov2_5k` never are).
+        cache: where features of the held-out images are kept. None: `~/.cache/tenshot/features`.
+        watch: called with what is being encoded, how much of it is done, and how much there is.
+
+    Returns:
+        Fit for JSON: `model`, `real` and `shots` (where from, how many, content hash), `seeds` (first and last),
+        `seconds`, and `metrics`, by name what `score` returns, or `{"failed": reason}`.
+
+    Raises:
+        TenshotError: if a metric's name is unknown, or the model or given images cannot be read.
+    """
+    chosen = choose(metrics)
+    if first_seed < 0:
+        raise TenshotError(f"the first seed is {first_seed}: it cannot be negative")
+    started = time.perf_counter()
+    loaded = model if isinstance(model, Model) else load_model(Path(model) if isinstance(model, Path) else str(model))
+    if shots is None and not isinstance(model, Model) and os.path.isdir(RunDir(Path(model)).shots):
+        shots = RunDir(Path(model)).shots
+    n_real = max(metric.n_real for metric in chosen.values())
+    reals = load_images(real, loaded.resolution, limit=n_real) if real is not None and n_real else None
+    given = load_images(shots, loaded.resolution) if shots is not None else None
+    warn_of_shared(reals, given)
+    unclamped = any(metric.extractor == "inception-rick" for metric in chosen.values())
+    results = score(
+        fakes_of(loaded, chosen, first_seed, unclamped),
+        None if reals is None else reals.images,
+        None if given is None else given.images,
+        chosen,
+        seed,
+        cache_folder() / "features" if cache is None else cache,
+        weights=weights,
+        download=download,
+        device=loaded.generator.latent_avg.device,
+        unclamped=unclamped,
+        keep_going=True,
+        watch=watch,
+    )
+    n_fake = max((result.get("n_fake", 0) for result in results.values()), default=0)
+    return {
+        "model": _model_facts(model, loaded),
+        "real": _facts(real, reals),
+        "shots": _facts(shots, given),
+        "seeds": [first_seed, first_seed + n_fake - 1] if n_fake else None,
+        "seconds": round(time.perf_counter() - started, 1),
+        "metrics": results,
+    }
+
+
+def fakes_of(model: Model, chosen: dict[str, Metric], first_seed: int, unclamped: bool) -> Iterator[Tensor]:
+    """As many images as the metrics read: uint8, or float32 as they leave the generator, in batches."""
+    seeds = range(first_seed, first_seed + max(metric.n for metric in chosen.values()))
+    return synthesise(model.generator, seeds) if unclamped else generate(model.generator, seeds)
+
+
+def warn_of_shared(reals: ImageSet | None, shots: ImageSet | None) -> None:
+    """Warn if a held-out image is one of the shots, to the pixel: copies would then count as real."""
+    if reals is None or shots is None:
+        return
+    trained = {image.numpy().tobytes() for image in shots.images}
+    shared = sum(image.numpy().tobytes() in trained for image in reals.images)
+    if shared:
+        warnings.warn(
+            f"{shared} of the {len(reals):,} held-out images {'is' if shared == 1 else 'are'} among the shots: "
+            "distances are too small, and copy_rate_1k may miss copies; hold out images that were not trained on",
+            stacklevel=3,
+        )
+
+
+def _model_facts(given: Model | _Path, loaded: Model) -> dict[str, Any]:
+    facts = {"name": loaded.card.get("name"), "resolution": loaded.resolution}
+    if not isinstance(given, Model):
+        facts |= {"path": str(given), "sha256": file_digest(find_model(str(given)))}
+    return facts
+
+
+def _facts(path: _Path | None, images: ImageSet | None) -> dict[str, Any] | None:
+    return None if images is None else {"path": str(path), "images": len(images), "sha256": images.digest}

@@ -1,0 +1,154 @@
+"""The table of metrics: a name fixes extractor, resize, statistic and how many images there are.
+
+fd_efflite_2k, kd_efflite_2k, prdc_2k, intra_dist_1k, copy_rate_1k     offline: comparable here, with nothing else
+fid_5k, kid_5k, prdc_5k, fid_clean_5k, fid_rick_5k, intra_lpips_1k, fd_dinov2_5k    published: need weight files
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from tenshot.metrics import dinov2, efflite, fidelity, inception, vgg
+from tenshot.metrics.extractor import Extractor
+from tenshot.metrics.frechet import frechet_distance
+from tenshot.metrics.kernel import kernel_distance
+from tenshot.metrics.neighbours import copy_rate, prdc
+from tenshot.metrics.weights import DINOV2, INCEPTION_TF, INCEPTION_TORCHVISION, VGG16, Place, WeightFile
+
+
+class Sets(NamedTuple):
+    """What a metric may read, already cut to the number of images its name promises.
+
+    Attributes:
+        fakes: pooled features `[n, d]`.
+        reals: pooled features `[m, d]` of held-out images; empty if no metric asked for them.
+        shots: pooled features `[s, d]` of the training images; empty if no metric asked for them.
+        intra: what `IntraDist` found in the fakes' feature maps; empty if no metric asked for it.
+        seed: of every random draw.
+    """
+
+    fakes: Tensor
+    reals: Tensor
+    shots: Tensor
+    intra: dict[str, Any]
+    seed: int
+
+
+class Metric(NamedTuple):
+    """A row of `METRICS`.
+
+    Attributes:
+        what: the protocol in a sentence.
+        better: "lower" or "higher".
+        extractor: key of `EXTRACTORS`.
+        n: fakes used, the first so many.
+        n_real: held-out reals used, the first so many; 0 = none needed.
+        shots: whether the training images are needed.
+        measure: `Sets` -> the metric's numbers by name.
+        maps: whether it reads feature maps (`Sets.intra`).
+        real_multiple: reals beyond a multiple of this number are left out.
+    """
+
+    what: str
+    better: str
+    extractor: str
+    n: int
+    n_real: int
+    shots: bool
+    measure: Callable[[Sets], dict[str, Any]]
+    maps: bool = False
+    real_multiple: int = 1
+
+
+EXTRACTORS: dict[str, Callable[[Place], Extractor]] = {
+    "efflite": lambda place: efflite.load(),
+    "inception": lambda place: inception.load_tf(place),
+    "inception-clean": lambda place: inception.load_tf(place, clean=True),
+    "inception-rick": lambda place: inception.load_rick(place),
+    "lpips": lambda place: vgg.load(place),
+    "dinov2": lambda place: dinov2.load(place),
+}
+"""How each extractor is loaded; a `TenshotError` tells what is missing."""
+
+WEIGHTS_OF: dict[str, WeightFile] = {
+    "inception": INCEPTION_TF,
+    "inception-clean": INCEPTION_TF,
+    "inception-rick": INCEPTION_TORCHVISION,
+    "lpips": VGG16,
+    "dinov2": DINOV2,
+}
+"""The weight file that an extractor needs; `efflite` finds its own in a package."""
+
+
+def _frechet(sets: Sets) -> dict[str, Any]:
+    return {"value": frechet_distance(sets.fakes, sets.reals)}
+
+
+def _frechet_rick(sets: Sets) -> dict[str, Any]:
+    """With few images the original's matrix root may fail; it then adds 1e-6 to the diagonals, or not, as its SciPy
+    decides. So both values are given."""
+    found = _frechet(sets)
+    if min(len(sets.fakes), len(sets.reals)) <= sets.fakes.shape[1]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # once is enough
+            found["value_with_offset"] = frechet_distance(sets.fakes, sets.reals, offset=1e-6)
+    return found
+
+
+METRICS: dict[str, Metric] = {
+    "fd_efflite_2k": Metric(
+        "Frechet distance to held-out images, EfficientNet-Lite0 features; 0 for the same set",
+        "lower", "efflite", 2000, 2000, False, _frechet,
+    ),
+    "kd_efflite_2k": Metric(
+        "kernel distance to held-out images, same features; around 0 for the same distribution",
+        "lower", "efflite", 2000, 2000, False, lambda s: kernel_distance(s.fakes, s.reals, seed=s.seed),
+    ),
+    "prdc_2k": Metric(
+        "shares of fakes that look real (precision, density) and of reals that are covered (recall, coverage)",
+        "higher", "efflite", 2000, 2000, False, lambda s: prdc(s.fakes, s.reals),
+    ),
+    "intra_dist_1k": Metric(
+        "variety: distance of fakes in clusters around the shots; 0 if all are alike",
+        "higher", "efflite", 1000, 0, True, lambda s: s.intra, maps=True,
+    ),
+    "copy_rate_1k": Metric(
+        "share of fakes nearer to a shot than 99 % of held-out images; 0.01 is chance, more is copying",
+        "lower", "efflite", 1000, 2000, True, lambda s: copy_rate(s.fakes, s.reals, s.shots),
+    ),
+    "fid_5k": Metric(
+        "FID as torch-fidelity computes it",
+        "lower", "inception", 5000, 5000, False, lambda s: fidelity.fid(s.fakes, s.reals),
+    ),
+    "kid_5k": Metric(
+        "KID as torch-fidelity computes it, 100 subsets of 1,000",
+        "lower", "inception", 5000, 5000, False, lambda s: fidelity.kid(s.fakes, s.reals, s.seed),
+    ),
+    "prdc_5k": Metric(
+        "precision, recall, density, coverage on the FID's features, 5 neighbours",
+        "higher", "inception", 5000, 5000, False, lambda s: prdc(s.fakes, s.reals),
+    ),
+    "fid_clean_5k": Metric(
+        "FID with clean-fid's antialiased resize",
+        "lower", "inception-clean", 5000, 5000, False, _frechet,
+    ),
+    "fid_rick_5k": Metric(
+        "FID as in the evaluation code of AdAM and RICK; not comparable with any other FID",
+        "lower", "inception-rick", 5000, 5000, False, _frechet_rick, real_multiple=2,  # they fill batches of 2
+    ),
+    "intra_lpips_1k": Metric(
+        "variety as the field reports it: LPIPS of pairs in clusters around the shots",
+        "higher", "lpips", 1000, 0, True, lambda s: s.intra, maps=True,
+    ),
+    "fd_dinov2_5k": Metric(
+        "Frechet distance on DINOv2 ViT-L/14 features",
+        "lower", "dinov2", 5000, 5000, False, _frechet,
+    ),
+}  # fmt: skip
+
+OFFLINE = tuple(name for name, metric in METRICS.items() if metric.extractor == "efflite")
+"""Metrics that need no download beyond the extra `bench`."""

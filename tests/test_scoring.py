@@ -1,0 +1,106 @@
+"""Scores while a run goes on, and the rule that ends it."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from tenshot import loop, scoring
+from tenshot.config import RunConfig
+from tenshot.errors import TenshotError
+from tenshot.methods import Finetune
+from tenshot.models import load_model, save_model
+from tenshot.rules import parse_rule
+from tiny import tiny_model, tiny_shots
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "holds"),
+    [
+        ("copy_rate>0.2", {"copy_rate_200": 0.3}, True),
+        ("copy_rate > 0.2", {"copy_rate_200": 0.2}, False),
+        ("fd_efflite_500<50", {"fd_efflite_500": 49.0}, True),
+        ("fd<50", {"kd_efflite_2k": 1.0}, False),
+        ("copy_rate>2e-1", {}, False),
+    ],
+)
+def test_a_rule_holds_when_its_metric_compares_as_said(text, values, holds):
+    assert parse_rule(text).holds(values) is holds
+
+
+@pytest.mark.parametrize("text", ["copy_rate", "copy_rate=1", "copy_rate>x", "copy_rate>nan", ">1", "a>1 b>2"])
+def test_a_rule_that_is_none_is_refused_with_an_example(text):
+    with pytest.raises(TenshotError, match=r"--stop is .*write a metric, > or <, and a number.*copy_rate>0\.2"):
+        parse_rule(text)
+
+
+def test_a_rule_needs_to_know_when_to_look():
+    with pytest.raises(TenshotError, match="--stop is 'fd<1': it must be left out, or --eval-every must say when"):
+        RunConfig("shots", stop="fd<1")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"eval_metrics": "fd_efflite_500"}, "needs held-out images of the new domain: give them with --eval-real"),
+        ({"eval_metrics": "beauty"}, "--eval-metrics names 'beauty'; there are"),
+        ({"eval_real": "nowhere"}, "nowhere does not exist"),
+    ],
+)
+def test_what_cannot_be_scored_stops_before_the_first_step(settings, message):
+    with pytest.raises(TenshotError, match=message):
+        scoring.Scoring(RunConfig("shots", eval_every=1, **settings), tiny_shots())
+
+
+@pytest.fixture
+def run_of(tmp_path, monkeypatch):
+    """Six steps, scored every second one by a stand-in: how many times it has looked, over ten."""
+    save_model(tmp_path / "tiny.safetensors", tiny_model())
+    (tmp_path / "shots").mkdir()
+    for i, shot in enumerate(tiny_shots()):
+        Image.fromarray(shot.permute(1, 2, 0).numpy()).save(tmp_path / "shots" / f"{i}.png")
+    looks = []
+
+    def stand_in(fakes, reals, shots, names, keep_going):
+        looks.append(next(iter(fakes)))
+        assert keep_going and shots.shape[0] == 6
+        return {"intra_dist_200": {"value": len(looks) / 10, "n_fake": 200}, "other": {"failed": "no weights"}}
+
+    monkeypatch.setattr(scoring, "score", stand_in)
+
+    def run(out="run", watch=None, **settings):
+        settings = {"steps": 6, "batch": 2, "checkpoint_every": 0, "sample_every": 0, "eval_every": 2, **settings}
+        config = RunConfig(str(tmp_path / "shots"), str(tmp_path / "tiny.safetensors"), Finetune(), **settings)
+        return loop.start(config, out=tmp_path / out, watch=watch)
+
+    return run
+
+
+def entries(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_scores_are_journaled_when_due_and_shown_until_the_next(tmp_path, run_of):
+    shown = []
+    run_of(watch=lambda now: shown.append(now.scores))
+    journal = entries(tmp_path / "run" / "metrics.jsonl")
+    assert [entry["step"] for entry in journal] == [2, 4, 6]
+    assert journal[0]["metrics"]["other"] == {"failed": "no weights"}
+    values = [now.get("intra_dist_200") for now in shown]
+    assert values == [None, 0.1, 0.1, 0.2, 0.2, 0.3]
+
+
+def test_scoring_changes_nothing_of_the_run(tmp_path, run_of):
+    run_of("scored")
+    run_of("other", eval_every=0)
+    one, other = (load_model(tmp_path / name).generator.state_dict() for name in ("scored", "other"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_run_ends_early_by_its_rule_with_a_finished_model(tmp_path, run_of):
+    run_of(stop="intra_dist>0.15")
+    assert [entry["step"] for entry in entries(tmp_path / "run" / "stats.jsonl")][-1] == 4
+    assert load_model(tmp_path / "run").card["steps"] == 4
+    with pytest.raises(TenshotError, match="has finished"):
+        loop.resume(tmp_path / "run")
