@@ -377,6 +377,7 @@ def headers() -> Iterator[tuple[str, bytes, str]]:
     yield "bytes left", safetensors({"a": one()}, bytes(65)), "take 64 bytes, and it has 65"
     yield "bytes missing", safetensors({"a": one()}, bytes(63)), "take 64 bytes, and it has 63"
     yield "unknown type", safetensors({"a": one(dtype="F99")}), "is of type 'F99'"
+    yield "escapes in a name", safetensors({"a\x1b[2J": one()}), "is no name of a tensor"
     yield "an extra field", safetensors({"a": one(code="x")}), no_size
     double = b'{"a":' + json.dumps(one()).encode() + b',"a":' + json.dumps(one()).encode() + b"}"
     yield "a name twice", safetensors(double), "a name occurs twice"

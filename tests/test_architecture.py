@@ -19,7 +19,7 @@ LEVELS = (
     {"pairs"},
     {"methods", "models", "nvidia", "video"},
     {"config", "sampling", "runs", "seeds"},
-    {"step", "convert", "metrics", "walk", "presets"},
+    {"step", "convert", "metrics", "walk", "presets", "catalogue"},
     {"checkpoint", "costs", "report", "scoring"},
     {"loop"},
     {"plan", "progress"},

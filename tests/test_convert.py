@@ -208,7 +208,18 @@ def test_a_file_that_holds_something_else_is_refused(converted, content):
     assert f"holds a {type(content).__name__}, not the state dicts" in refusal(converted, content)
 
 
-@pytest.mark.parametrize("state", [{"a": 1}, {1: torch.zeros(1)}, [torch.zeros(1)], {"a": [torch.zeros(1)]}], ids=str)
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"a": 1},
+        {1: torch.zeros(1)},
+        [torch.zeros(1)],
+        {"a": [torch.zeros(1)]},
+        {"a\x1b[2J": torch.zeros(1)},
+        {"a" * 201: torch.zeros(1)},
+    ],
+    ids=["number", "key", "list", "nested", "escapes", "long"],
+)
 def test_state_dicts_that_are_none_are_refused(checkpoint, converted, state):
     assert "g_ema is not a state dict of tensors" in refusal(converted, {**checkpoint, "g_ema": state})
 

@@ -65,7 +65,8 @@ def run_of(tmp_path, monkeypatch):
     def stand_in(fakes, reals, shots, names, keep_going):
         looks.append(next(iter(fakes)))
         assert keep_going and shots.shape[0] == 6
-        return {"intra_dist_200": {"value": len(looks) / 10, "n_fake": 200}, "other": {"failed": "no weights"}}
+        values = {"intra_dist_200": {"value": len(looks) / 10, "n_fake": 200}, "alone": {"value": None}}
+        return {**values, "other": {"failed": "no weights"}}
 
     monkeypatch.setattr(scoring, "score", stand_in)
 
@@ -87,6 +88,7 @@ def test_scores_are_journaled_when_due_and_shown_until_the_next(tmp_path, run_of
     journal = entries(tmp_path / "run" / "metrics.jsonl")
     assert [entry["step"] for entry in journal] == [2, 4, 6]
     assert journal[0]["metrics"]["other"] == {"failed": "no weights"}
+    assert {name for now in shown for name in now} == {"intra_dist_200"}
     values = [now.get("intra_dist_200") for now in shown]
     assert values == [None, 0.1, 0.1, 0.2, 0.2, 0.3]
 

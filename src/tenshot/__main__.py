@@ -8,6 +8,7 @@ VERBS = {
     "adapt": "adapt a source to your images (or --resume a run, or --dry-run to see what would happen)",
     "methods": "the table of methods: papers, what trains, what a step costs",
     "generate": "images from a model: one seed, one image",
+    "sources": "what one can start from: embedded, or official to download and convert",
     "pretrain": "many images to a source of your own, from scratch or from another",
     "convert": "another program's checkpoint to a model file",
     "evaluate": "how near, how varied, how copied: a model's numbers against held-out images",

@@ -21,10 +21,11 @@ _FOREIGN = {b"PK": "a zip", b"\x80": "a pickle"}
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file begins as a .safetensors does: a length that fits into it, then JSON. Raises TenshotError."""
+    """Whether a file begins as a .safetensors does, not as a zip or a pickle. Raises TenshotError."""
     with told_as_sentence("read", path), path.open("rb") as file:
         start, size = file.read(9), os.fstat(file.fileno()).st_size
-    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < size
+    is_other = start.startswith(tuple(_FOREIGN)) and int.from_bytes(start[:8], "little") >= size
+    return start[8:] == b"{" and not is_other
 
 
 def check_header(path: Path) -> None:

@@ -30,6 +30,7 @@ from tenshot.errors import TenshotError
 from tenshot.methods import Dap, Method
 from tenshot.models import Model, load_model, save_model, source_digest
 from tenshot.presets import DEFAULT, preset_config
+from tenshot.report import write_report
 from tenshot.rules import parse_rule
 from tenshot.runs import RunDir
 from tenshot.sampling import generate, measure_latent_avg_
@@ -94,7 +95,10 @@ def adapt(
         config = preset_config(str(shots), method, preset, **settings)
     else:
         config = RunConfig(shots=str(shots), method=method, **settings)
-    return start(config, out=None if out is None else Path(out), overwrite=overwrite, watch=watch)
+    model = start(config, out=None if out is None else Path(out), overwrite=overwrite, watch=watch)
+    if out is not None:
+        write_report(Path(out))
+    return model
 
 
 def start(

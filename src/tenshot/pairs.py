@@ -1,8 +1,8 @@
 """Images whose latents are known: what a generator can be distilled from.
 
 A folder or zip with images named by a number (`img/004711.jpg`) and blocks of latents `w_000000.npy`,
-`w_004096.npy`, ... of shape `[rows d]`: image n has row n - block of the last block that starts at or before n. `w_mean.npy` is the mean
-latent; with it, latents that were truncated towards it are stretched back.
+`w_004096.npy`, ... of shape `[rows d]`: image n has row n - block of the last block that starts at or before n.
+`w_mean.npy` is the mean latent; with it, latents that were truncated towards it are stretched back.
 """
 
 import functools

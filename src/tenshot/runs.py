@@ -9,6 +9,7 @@ samples/           one sheet of the same latents every `sample_every` steps
 checkpoints/       the newest two; each is enough to resume exactly
 model.safetensors  the adapted generator
 sheet.png          shots, source and result, side by side
+report.html        all of it on one page
 """
 
 import json
@@ -26,6 +27,15 @@ from tenshot.models import read_tensors, write_tensors
 
 KEEP = 2
 """Checkpoints that stay."""
+
+_JOURNALS = ("stats", "decisions", "metrics")
+_FILES = (
+    "config.json",
+    *(f"{journal}.jsonl" for journal in _JOURNALS),
+    "model.safetensors",
+    "sheet.png",
+    "report.html",
+)
 
 
 class RunDir:
@@ -83,14 +93,7 @@ class RunDir:
         with told_as_sentence("clear", self.path):
             for folder in (self.shots, self.samples, self.checkpoints):
                 shutil.rmtree(folder, ignore_errors=True)
-            for name in (
-                "config.json",
-                "stats.jsonl",
-                "decisions.jsonl",
-                "metrics.jsonl",
-                "model.safetensors",
-                "sheet.png",
-            ):
+            for name in _FILES:
                 (self.path / name).unlink(missing_ok=True)
 
     def write_config(self, text: str) -> None:
@@ -125,7 +128,7 @@ class RunDir:
 
     def rewind(self, step: int) -> None:
         """Drop journal entries after a step, so that a resumed run writes each once."""
-        for journal in ("stats", "decisions", "metrics"):
+        for journal in _JOURNALS:
             path = self.path / f"{journal}.jsonl"
             if path.is_file():
                 kept = [entry for entry in self.read(journal) if entry["step"] <= step]

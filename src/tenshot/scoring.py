@@ -1,5 +1,6 @@
 """Scores of the averaged generator while a run goes on."""
 
+import warnings
 from typing import Any
 
 from torch import Tensor
@@ -7,13 +8,9 @@ from torch import Tensor
 from tenshot.config import RunConfig
 from tenshot.data import load_images
 from tenshot.errors import TenshotError
-from tenshot.metrics import METRICS, score
+from tenshot.metrics import METRICS, QUICK, score
 from tenshot.nets import Generator
 from tenshot.sampling import generate
-
-WITHOUT_REALS = ("intra_dist_200",)
-"""Measured where no held-out images were given: it needs the shots alone."""
-WITH_REALS = ("fd_efflite_500", "copy_rate_200", "intra_dist_200")
 
 
 class Scoring:
@@ -24,7 +21,7 @@ class Scoring:
         self.shots = shots
         self.reals = load_images(config.eval_real, shots.shape[-1]).images if config.eval_real else None
         named = [name.strip() for name in config.eval_metrics.split(",") if name.strip()]
-        self.names = named or list(WITH_REALS if self.reals is not None else WITHOUT_REALS)
+        self.names = named or [name for name in QUICK if self.reals is not None or not METRICS[name].n_real]
         for name in self.names:
             if name not in METRICS:
                 raise TenshotError(f"--eval-metrics names {name!r}; there are {', '.join(METRICS)}")
@@ -35,11 +32,14 @@ class Scoring:
         """By metric what `tenshot.metrics.score` returns, or `{"failed": reason}`: a failure never ends a run."""
         fakes = generate(generator, range(max(METRICS[name].n for name in self.names)))
         try:
-            return score(fakes, self.reals, self.shots, self.names, keep_going=True)
+            with warnings.catch_warnings():  # that few images make a covariance of low rank is meant here
+                warnings.simplefilter("ignore")
+                return score(fakes, self.reals, self.shots, self.names, keep_going=True)
         except TenshotError as error:
             return {name: {"failed": str(error)} for name in self.names}
 
 
 def main_values(results: dict[str, dict[str, Any]]) -> dict[str, float]:
     """The one number of every metric that has one."""
-    return {name: float(result["value"]) for name, result in results.items() if "value" in result}
+    values = {name: result.get("value") for name, result in results.items()}
+    return {name: float(value) for name, value in values.items() if value is not None}

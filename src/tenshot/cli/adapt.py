@@ -11,6 +11,7 @@ from tenshot.config import RunConfig, build_method, read_config
 from tenshot.errors import TenshotError
 from tenshot.methods import METHODS, Dap
 from tenshot.presets import DEFAULT, preset_config
+from tenshot.report import write_and_tell
 
 
 def run(arguments: list[str]) -> int:
@@ -42,9 +43,12 @@ def _starting_point(arguments: list[str]) -> RunConfig:
 
 
 def _say_what_is_there(out: Path) -> None:
-    lines = (
-        f"\nsheet  {out / 'sheet.png'}",
-        f"model  {out / 'model.safetensors'}",
-        f"next   tenshot generate {out} --seeds 0-99 --out {out}-images",
-    )
-    Console(highlight=False).print("\n".join(lines), soft_wrap=True, markup=False)
+    report, numbers = write_and_tell(out)
+    told = [f"{number.label:<14}{number.value:<12}{number.meaning}" for number in numbers]
+    paths = [
+        f"{'report':<14}{report}",
+        f"{'sheet':<14}{out / 'sheet.png'}",
+        f"{'model':<14}{out / 'model.safetensors'}",
+        f"{'next':<14}tenshot generate {out} --seeds 0-99 --out {out}-images",
+    ]
+    Console(highlight=False).print("\n".join(["", *told, "", *paths]), soft_wrap=True, markup=False)

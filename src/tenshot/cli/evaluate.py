@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 from tyro.conf import Positional, arg
 
 from tenshot.cli.common import PathFlag, parse
@@ -19,8 +21,8 @@ from tenshot.metrics import METRICS, OFFLINE, evaluate
 from tenshot.metrics.protocol import choose
 
 _NAMES = (
-    f"Separated by commas. Without a download: {', '.join(OFFLINE)}. With weight files, see `tenshot weights`: "
-    f"{', '.join(name for name in METRICS if name not in OFFLINE)}."
+    f"Separated by commas. Without a download: {', '.join(n for n in METRICS if METRICS[n].extractor == 'efflite')}. "
+    f"With weight files, see `tenshot weights`: {', '.join(n for n in METRICS if METRICS[n].extractor != 'efflite')}."
 )
 _PARTS = ("precision", "recall", "density", "coverage")
 
@@ -33,9 +35,9 @@ class _Evaluate:
     """Held-out images of the domain, never trained on: a folder, a zip, or a folder in a zip."""
     shots: PathFlag = None
     """The images that were trained on. Default: those kept in the run's folder."""
-    metrics: Annotated[
-        str, arg(metavar="NAMES", help=_NAMES, help_behavior_hint="(default: those that need no download)")
-    ] = ",".join(OFFLINE)
+    metrics: Annotated[str, arg(metavar="NAMES", help=_NAMES, help_behavior_hint="(default: the first five)")] = (
+        ",".join(OFFLINE)
+    )
     out: PathFlag = None
     """A .json for the numbers and all that they depend on."""
     seed: int = 0
@@ -99,19 +101,20 @@ def check_target(out: Path) -> None:
 
 
 def table_of(found: dict[str, Any]) -> Table:
-    """One row a metric."""
+    """One row a metric; fits 80 columns."""
     model = found["model"]
-    table = Table(title=f"{model.get('name') or model.get('path')}, {model['resolution']} px", title_justify="left")
+    name = model.get("name") or model.get("path") or "model"
+    table = Table(
+        title=Text(f"{name}, {model['resolution']} px"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False
+    )
     table.add_column("metric", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("better", no_wrap=True)
-    table.add_column("fakes", justify="right")
-    table.add_column("reals", justify="right")
-    table.add_column("what it means", overflow="fold")
+    table.add_column("fakes, reals", no_wrap=True)
+    table.add_column("what it measures", overflow="fold")
     for name, result in found["metrics"].items():
-        metric = METRICS[name]
-        counts = (f"{result[key]:,}" if result.get(key) else "-" for key in ("n_fake", "n_real"))
-        table.add_row(name, shown(result), metric.better, *counts, metric.what)
+        counts = (f"{result[key]:,}" for key in ("n_fake", "n_real") if result.get(key))
+        table.add_row(name, shown(result), METRICS[name].better, ", ".join(counts), METRICS[name].what)
     return table
 
 

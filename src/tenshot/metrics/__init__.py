@@ -11,4 +11,5 @@ from tenshot.metrics.evaluation import evaluate as evaluate
 from tenshot.metrics.protocol import score as score
 from tenshot.metrics.table import METRICS as METRICS
 from tenshot.metrics.table import OFFLINE as OFFLINE
+from tenshot.metrics.table import QUICK as QUICK
 from tenshot.metrics.table import Metric as Metric

@@ -42,7 +42,7 @@ class Metric(NamedTuple):
     """A row of `METRICS`.
 
     Attributes:
-        what: the protocol in a sentence.
+        what: what it measures, in a few words; docs/metrics.md has the protocol.
         better: "lower" or "higher".
         extractor: key of `EXTRACTORS`.
         n: fakes used, the first so many.
@@ -101,35 +101,47 @@ def _frechet_rick(sets: Sets) -> dict[str, Any]:
 
 METRICS: dict[str, Metric] = {
     "fd_efflite_2k": Metric(
-        "Frechet distance to held-out images, EfficientNet-Lite0 features; 0 for the same set",
+        "Frechet distance to held-out images; 0 for the same set",
         "lower", "efflite", 2000, 2000, False, _frechet,
     ),
     "kd_efflite_2k": Metric(
-        "kernel distance to held-out images, same features; around 0 for the same distribution",
+        "kernel distance to held-out images; around 0 if alike",
         "lower", "efflite", 2000, 2000, False, lambda s: kernel_distance(s.fakes, s.reals, seed=s.seed),
     ),
     "prdc_2k": Metric(
-        "shares of fakes that look real (precision, density) and of reals that are covered (recall, coverage)",
+        "precision, recall, density, coverage: realism and variety",
         "higher", "efflite", 2000, 2000, False, lambda s: prdc(s.fakes, s.reals),
     ),
     "intra_dist_1k": Metric(
-        "variety: distance of fakes in clusters around the shots; 0 if all are alike",
+        "variety in clusters around the shots; 0 if all are alike",
         "higher", "efflite", 1000, 0, True, lambda s: s.intra, maps=True,
     ),
     "copy_rate_1k": Metric(
-        "share of fakes nearer to a shot than 99 % of held-out images; 0.01 is chance, more is copying",
+        "share nearer to a shot than 99 % of real images; 0.01 is chance",
         "lower", "efflite", 1000, 2000, True, lambda s: copy_rate(s.fakes, s.reals, s.shots),
+    ),
+    "fd_efflite_500": Metric(
+        "a quick look while a run goes on: as fd_efflite_2k with fewer images, and so larger",
+        "lower", "efflite", 500, 500, False, _frechet,
+    ),
+    "intra_dist_200": Metric(
+        "a quick look at variety: as intra_dist_1k with fewer images",
+        "higher", "efflite", 200, 0, True, lambda s: s.intra, maps=True,
+    ),
+    "copy_rate_200": Metric(
+        "a quick look for copies: as copy_rate_1k with fewer images",
+        "lower", "efflite", 200, 500, True, lambda s: copy_rate(s.fakes, s.reals, s.shots),
     ),
     "fid_5k": Metric(
         "FID as torch-fidelity computes it",
         "lower", "inception", 5000, 5000, False, lambda s: fidelity.fid(s.fakes, s.reals),
     ),
     "kid_5k": Metric(
-        "KID as torch-fidelity computes it, 100 subsets of 1,000",
+        "KID as torch-fidelity computes it",
         "lower", "inception", 5000, 5000, False, lambda s: fidelity.kid(s.fakes, s.reals, s.seed),
     ),
     "prdc_5k": Metric(
-        "precision, recall, density, coverage on the FID's features, 5 neighbours",
+        "precision, recall, density, coverage on the FID's features",
         "higher", "inception", 5000, 5000, False, lambda s: prdc(s.fakes, s.reals),
     ),
     "fid_clean_5k": Metric(
@@ -137,11 +149,11 @@ METRICS: dict[str, Metric] = {
         "lower", "inception-clean", 5000, 5000, False, _frechet,
     ),
     "fid_rick_5k": Metric(
-        "FID as in the evaluation code of AdAM and RICK; not comparable with any other FID",
+        "FID as AdAM's and RICK's code computes it, like no other",
         "lower", "inception-rick", 5000, 5000, False, _frechet_rick, real_multiple=2,  # they fill batches of 2
     ),
     "intra_lpips_1k": Metric(
-        "variety as the field reports it: LPIPS of pairs in clusters around the shots",
+        "Intra-LPIPS: variety in clusters around the shots",
         "higher", "lpips", 1000, 0, True, lambda s: s.intra, maps=True,
     ),
     "fd_dinov2_5k": Metric(
@@ -150,5 +162,7 @@ METRICS: dict[str, Metric] = {
     ),
 }  # fmt: skip
 
-OFFLINE = tuple(name for name, metric in METRICS.items() if metric.extractor == "efflite")
-"""Metrics that need no download beyond the extra `bench`."""
+OFFLINE = ("fd_efflite_2k", "kd_efflite_2k", "prdc_2k", "intra_dist_1k", "copy_rate_1k")
+"""The offline protocol: metrics that need no download beyond the extra `bench`."""
+QUICK = ("fd_efflite_500", "copy_rate_200", "intra_dist_200")
+"""Offline metrics on fewer images, for scores while a run goes on."""

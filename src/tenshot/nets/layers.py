@@ -56,8 +56,9 @@ class EqualLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gain = self.lr_mul * (GAIN if self.activate else 1.0)
-        x = x * (gain / math.sqrt(self.weight.shape[1]))  # not the weight: there is far more of it
-        x = F.linear(x, self.weight, self.bias * gain)
+        weight = self.weight
+        x = x * (gain / math.sqrt(weight.shape[1]))  # not the weight: there is far more of it
+        x = F.linear(x, weight, self.bias * gain)
         return leaky_relu(x) if self.activate else x
 
 
@@ -73,17 +74,19 @@ class ModulatedConv(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(_channels_last(torch.randn(channels_out, channels_in, kernel, kernel))[None])
         self.modulation = EqualLinear(latent_size, channels_in, bias_init=1.0)
+        self.fan_in = channels_in * kernel**2
 
     def style(self, w: Tensor) -> Tensor:
         """Factors for the input channels, the equalised learning rate's scale included. `[n d] -> [n i]`."""
-        return self.modulation(w) / math.sqrt(self.weight[0, 0].numel())
+        return self.modulation(w) / math.sqrt(self.fan_in)
 
-    def demodulation(self, style: Tensor) -> Tensor:
-        """1 / (the standard deviation that style and weights give each output channel). `[n i] -> [n o]`.
+    @staticmethod
+    def demodulation(style: Tensor, weight: Tensor) -> Tensor:
+        """1 / (the standard deviation that style and weights give each output channel). `[n i], [o i k k] -> [n o]`.
 
         A pruned input channel stays in the sum: pruning takes a channel's signal away and nothing else.
         """
-        energy = self.weight.squeeze(0).square().sum(dim=(2, 3))  # [o i]
+        energy = weight.square().sum(dim=(2, 3))  # [o i]
         return torch.rsqrt(F.linear(style.square(), energy) + 1e-8)
 
 
@@ -119,16 +122,16 @@ class StyledConv(nn.Module):
         """`[n i h w], [n d], [n 1 h' w'] or None, gate [o] or [n o] or None (own) -> [n o h' w']`."""
         style = self.conv.style(w)
         x = x * style[:, :, None, None].to(x.dtype)
-        weight = self.conv.weight.squeeze(0).to(x.dtype)
+        weight = self.conv.weight.squeeze(0)  # read once: a parametrised weight is computed at every look
         if self.up:
-            x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+            x = F.conv_transpose2d(x, weight.to(x.dtype).transpose(0, 1), stride=2)
             x = blur(x, 1, gain=4.0)
         else:
-            x = F.conv2d(x, weight, padding=1)
+            x = F.conv2d(x, weight.to(x.dtype), padding=1)
 
         # Gain and own gate are not negative, so they can be applied before the leaky ReLU, where they cost nothing.
         gain = self.gate * GAIN if gate is None else torch.full_like(self.gate, GAIN)
-        scale = self.conv.demodulation(style) * gain  # [n o]
+        scale = self.conv.demodulation(style, weight) * gain  # [n o]
         bias = self.activate.bias * gain
         x = torch.addcmul(bias[:, None, None].to(x.dtype), x, scale[:, :, None, None].to(x.dtype))
         if noise is not None:
@@ -191,8 +194,9 @@ class ConvLayer(nn.Sequential):
         """`[n i h w], gate [o] or [n o] or None (own) -> [n o h' w']`."""
         conv, activate = cast(_Conv, self[-2]), cast(_Bias, self[-1])
         gain = self.gate * GAIN if gate is None else torch.full_like(self.gate, GAIN)
-        scale = gain / math.sqrt(conv.weight[0].numel())
-        weight = (conv.weight * scale[:, None, None, None]).to(x.dtype)
+        weight = conv.weight
+        scale = gain / math.sqrt(weight[0].numel())
+        weight = (weight * scale[:, None, None, None]).to(x.dtype)
         bias = (activate.bias * gain).to(x.dtype)
         if self.down:
             x = F.conv2d(self[0](x), weight, bias, stride=2)

@@ -1,0 +1,158 @@
+"""Pretraining on the loop of adaptation: from scratch, from a source, from images with known latents."""
+
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tenshot import loop
+from tenshot.__main__ import main
+from tenshot.config import RunConfig
+from tenshot.errors import TenshotError
+from tenshot.methods import Finetune
+from tenshot.methods.pretrain import Pretrain
+from tenshot.models import load_model, save_model, scratch
+from tenshot.nets import channel_plan
+from tenshot.pairs import load_pairs
+from tenshot.sampling import generate_images
+from tenshot.step import begin, run_step
+from tiny import tiny_model, tiny_shots
+
+LATENT = 16
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Six images of the tiny generator in two blocks of latents, truncated to 0.5 as if a teacher had."""
+    folder = tmp_path / "pairs"
+    (folder / "img").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    mean, latents = rng.normal(size=(1, LATENT)), rng.normal(size=(6, LATENT))
+    np.save(folder / "w_mean.npy", mean)
+    np.save(folder / "w_000000.npy", (mean + 0.5 * (latents[:4] - mean)).astype("f2"))
+    np.save(folder / "w_000100.npy", (mean + 0.5 * (latents[4:] - mean)).astype("f2"))
+    for number, image in zip([0, 1, 2, 3, 100, 101], tiny_shots(6), strict=True):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "img" / f"{number:06d}.png")
+    return folder, latents.astype("f4")
+
+
+def test_every_image_gets_the_latent_of_its_number_stretched_back(pairs):
+    folder, latents = pairs
+    found = load_pairs(str(folder), 16, 0.5)
+    assert torch.equal(found.images, tiny_shots(6))
+    torch.testing.assert_close(found.ws, torch.from_numpy(latents), atol=5e-3, rtol=0)
+
+
+def test_a_zip_holds_the_same_pairs_as_its_folder(pairs, tmp_path):
+    folder, _ = pairs
+    with zipfile.ZipFile(tmp_path / "pairs.zip", "w") as archive:
+        for path in folder.rglob("*"):
+            archive.write(path, path.relative_to(folder))
+    one, other = load_pairs(str(folder), 16, 0.5), load_pairs(str(tmp_path / "pairs.zip"), 16, 0.5)
+    assert torch.equal(one.images, other.images) and torch.equal(one.ws, other.ws)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("w_000100.npy", None, "there is no latent for img/000100.png"),
+        ("w_mean.npy", None, "holds no w_mean.npy: latents truncated to 0.5 need the mean"),
+        ("w_000000.npy", b"no array", "w_000000.npy is no array of numbers"),
+        ("w_000000.npy", np.array([{}], dtype=object), "w_000000.npy is no array of numbers"),
+        ("w_000000.npy", np.full((4, LATENT), np.inf), "values that are not finite"),
+    ],
+)
+def test_pairs_that_do_not_belong_together_are_refused(pairs, name, content, message):
+    folder, _ = pairs
+    if content is None:
+        (folder / name).unlink()
+    elif isinstance(content, bytes):
+        (folder / name).write_bytes(content)
+    else:
+        np.save(folder / name, content, allow_pickle=True)
+    with pytest.raises(TenshotError, match=message):
+        load_pairs(str(folder), 16, 0.5)
+
+
+def begun(method, **settings):
+    return begin(RunConfig("tiny", method=method, steps=4, batch=2, **settings), tiny_model(), tiny_shots())
+
+
+def test_without_pairs_it_takes_the_steps_of_fine_tuning():
+    one, other = begun(Pretrain()), begun(Finetune())
+    assert [run_step(one, step) for step in range(3)] == [run_step(other, step) for step in range(3)]
+
+
+def test_the_pairs_terms_are_l1_and_the_distance_of_ds_features(pairs):
+    folder, _ = pairs
+    method = Pretrain(pairs=str(folder), pair_truncation=0.5, pair_batch=3, pair_l1=2.0, pair_features=0.5)
+    run = begun(method)
+    stats = run_step(run, 0)
+    assert stats["pair_l1"] > 0 and stats["pair_features"] > 0
+    free = begun(Pretrain(pairs=str(folder), pair_truncation=0.5, pair_l1=0.0, pair_features=0.0))
+    assert run_step(free, 0)["pair_l1"] == 0
+
+
+def test_distilling_makes_images_of_the_pairs_latents_more_alike(pairs):
+    folder, _ = pairs
+    method = Pretrain(pairs=str(folder), pair_truncation=0.5, pair_batch=6, pair_l1=100.0, pair_features=0.0)
+    run = begin(RunConfig("tiny", method=method, steps=40, batch=2, path_every=0), tiny_model(), tiny_shots())
+    losses = [run_step(run, step)["pair_l1"] for step in range(40)]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+def test_latents_of_another_size_are_refused_before_the_first_step(pairs):
+    folder, _ = pairs
+    np.save(folder / "w_000000.npy", np.zeros((4, 5)))
+    np.save(folder / "w_000100.npy", np.zeros((4, 5)))
+    with pytest.raises(TenshotError, match="has latents of 5 numbers, the generator takes 16"):
+        begun(Pretrain(pairs=str(folder)))
+
+
+def test_a_source_from_scratch_is_the_same_every_time_and_of_the_plan_its_name_says():
+    one, other = scratch("scratch-16-256-32"), scratch("scratch-16-256-32")
+    assert one and other and one.generator.spec.channels == channel_plan(16, base=256, cap=32)
+    state = other.generator.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in one.generator.state_dict().items())
+    assert scratch("faces64") is None
+
+
+@pytest.mark.parametrize("name", ["scratch-48", "scratch-16-8-0", "scratch-16-1-99999999"])
+def test_a_source_from_scratch_that_cannot_be_is_refused(name):
+    with pytest.raises(TenshotError, match=name):
+        load_model(name)
+
+
+def test_the_result_is_a_source_that_can_be_adapted_and_resumes_exactly(tmp_path, shots):
+    fixed = ["--resolution", "16", "--steps", "4", "--batch", "2", "--checkpoint-every", "2", "--sample-every", "0"]
+    assert main(["pretrain", str(shots), "--out", str(tmp_path / "source"), *fixed]) == 0
+    model = load_model(tmp_path / "source")
+    assert model.card["kind"] == "source" and model.discriminator is not None
+
+    config = loop.read_config(tmp_path / "source" / "config.json")
+    with pytest.raises(loop.Stopped):
+        loop.start(config, out=tmp_path / "again", watch=lambda now: now.step == 2)
+    again = loop.resume(tmp_path / "again")
+    assert torch.equal(generate_images(again, range(3)), generate_images(model, range(3)))
+
+    assert main(["adapt", str(shots), "--source", str(tmp_path / "source"), "--out", str(tmp_path / "run"),
+                 "--steps", "2", "--batch", "2", "--sample-every", "0"]) == 0  # fmt: skip
+
+
+def test_many_images_are_read_again_from_where_they_came_not_copied(tmp_path, monkeypatch, shots):
+    monkeypatch.setattr(loop, "KEPT_SHOTS", 5)
+    save_model(tmp_path / "tiny.safetensors", tiny_model())
+    config = RunConfig(str(shots), str(tmp_path / "tiny.safetensors"), Pretrain(), steps=3, batch=2, sample_every=0)
+    with pytest.raises(loop.Stopped):
+        loop.start(config, out=tmp_path / "run", watch=lambda now: now.step == 1)
+    assert not list((tmp_path / "run" / "shots").iterdir())
+    loop.resume(tmp_path / "run")
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
+def test_a_run_of_adapt_is_no_starting_point_for_pretraining(tmp_path, capsys):
+    (tmp_path / "config.json").write_text(RunConfig("shots").to_json())
+    assert main(["pretrain", "images", "--config", str(tmp_path / "config.json")]) == 1
+    assert "is of a run of `tenshot adapt`: give it to that" in capsys.readouterr().err
