@@ -87,7 +87,7 @@ def test_the_version_is_told(flag, capsys):
 
 
 @pytest.mark.parametrize(
-    ("verb", "hint"), [("genrate", "did you mean generate?"), ("xyz", "there are adapt, generate, convert")]
+    ("verb", "hint"), [("genrate", "did you mean generate?"), ("xyz", f"there are {', '.join(VERBS)}")]
 )
 def test_a_misspelt_verb_suggests_one_and_exits_with_2(verb, hint, capsys):
     assert main([verb]) == 2
@@ -100,7 +100,7 @@ def test_the_help_of_a_verb_has_a_command_to_copy(verb, capsys):
         main([verb, "--help"])
     said = capsys.readouterr().out
     assert ended.value.code == 0
-    assert f"For example: tenshot {verb} " in said
+    assert f"For example: tenshot {verb}" in said
     assert "RunConfig" not in said and "{None}" not in said
 
 
@@ -127,7 +127,16 @@ def test_adapt_makes_a_run(tmp_path, adapt, capsys):
     assert adapt("--method", "finetune") == 0
     run = tmp_path / "run"
     assert {p.name for p in run.iterdir()} == {
-        *("config.json", "shots", "stats.jsonl", "samples", "checkpoints", "model.safetensors", "sheet.png")
+        *(
+            "config.json",
+            "shots",
+            "stats.jsonl",
+            "samples",
+            "checkpoints",
+            "model.safetensors",
+            "sheet.png",
+            "report.html",
+        )
     }
     assert [p.name for p in sorted((run / "samples").iterdir())] == ["000000.png", "000002.png", "000004.png"]
     assert [p.stem for p in sorted((run / "checkpoints").iterdir())] == ["000002", "000004"]
@@ -139,7 +148,8 @@ def test_adapt_makes_a_run(tmp_path, adapt, capsys):
     assert model.card["kind"] == "adapted" and model.card["steps"] == 4 and model.card["shots"] == 10
     said = capsys.readouterr().out
     assert "10 used" in said and "step 4/4" in said
-    assert f"sheet  {run / 'sheet.png'}" in said and f"tenshot generate {run} --seeds" in said
+    assert f"{'report':<14}{run / 'report.html'}" in said and f"{'sheet':<14}{run / 'sheet.png'}" in said
+    assert f"tenshot generate {run} --seeds" in said
     with Image.open(run / "sheet.png") as sheet:
         assert sheet.width == 10 * 130 - 2 + 28
 
@@ -191,7 +201,7 @@ def test_flags_go_before_the_settings_of_a_config(tmp_path, adapt):
         ('{"shots": "x", "dap": {"evry": 3}}', "unknown setting evry; known are estimator"),
         ('{"shots": "x", "steps": "3"}', "--steps is '3': it must be a whole number"),
         ('{"shots": "x", "steps": 0}', "--steps is 0: it must be at least 1"),
-        ('{"shots": "x", "method": "nope"}', "there is no method 'nope'; known are dap, finetune"),
+        ('{"shots": "x", "method": "nope"}', "there is no method 'nope'; known are finetune, ada"),
         ("[]", "holds no JSON object"),
         ("{", "is not JSON"),
     ],
@@ -266,7 +276,7 @@ def test_an_unknown_source_and_an_unknown_method_name_the_known(adapt, capsys):
     assert adapt(source="face64") == 1
     assert "there is no model 'face64'" in (said := one_sentence(capsys)) and "faces64" in said
     assert adapt("--method", "rikc") == 1
-    assert "there is no method 'rikc'; known are dap, finetune" in one_sentence(capsys)
+    assert "there is no method 'rikc'; known are finetune, ada" in one_sentence(capsys)
 
 
 def test_an_output_that_may_not_be_written_ends_in_a_sentence(tmp_path, adapt, monkeypatch, capsys):

@@ -124,8 +124,6 @@ def in_use() -> int:
 
 
 def run_mutations(inputs: int, seed: int) -> int:
-    from tenshot.unpickle.reading import TIMES
-
     rng, corpus = random.Random(seed), seeds()
     for data in corpus:
         read_one(wrap(data))
@@ -144,13 +142,11 @@ def run_mutations(inputs: int, seed: int) -> int:
             print(f"input {i} is neither a model nor a sentence; its bytes are in crash.bin")
             raise
         if is_sample:
-            most = max(most, tracemalloc.get_traced_memory()[1] - TIMES * len(file))
+            most = max(most, tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
     seconds = time.perf_counter() - start
     print(f"{inputs:,} inputs in {seconds:.0f} s, {len(ends)} kinds of end, {ends['model']:,} models, 0 crashes")
-    print(
-        f"peak memory {in_use() - before} MB above the start; at most {most / 2**20:.1f} MB beside {TIMES} x the file"
-    )
+    print(f"peak memory {in_use() - before} MB above the start; at most {most / 2**20:.1f} MB for one input")
     for end, count in ends.most_common(12):
         print(f"{count:8,}  {end}")
     return 0

@@ -50,29 +50,28 @@ class Model:
         return self.generator.spec.resolution
 
 
-_SCRATCH = re.compile(r"scratch-(\d+)(?:-(\d+)-(\d+))?")
+_SCRATCH = re.compile(r"scratch-(\d+)(?:-(\d+)-(\d+)(?:-(\d+)-(\d+))?)?")
 
 
 def scratch(name: str) -> "Model | None":
-    """Untrained networks for a name such as `scratch-64` or `scratch-64-2048-256`, resolution, base and cap of the
-    channels (`nets.channel_plan`); the same weights every time. None for another name. Raises TenshotError."""
+    """Untrained networks for names such as `scratch-64`, `scratch-64-2048-256` and `scratch-64-2048-256-512-8`:
+    resolution, base and cap of the channels (`nets.channel_plan`), latent size, layers of the mapping network. The same
+    weights every time. None for another name. Raises TenshotError."""
     match = _SCRATCH.fullmatch(name)
     if not match:
         return None
-    resolution, base, cap = int(match[1]), int(match[2] or 2048), int(match[3] or 256)
-    if not 1 <= cap <= _LARGEST:
-        raise TenshotError(f"{name}: the cap of the channels is {cap}; it must be from 1 to {_LARGEST:,}")
+    given = [int(number) if number else None for number in match.groups()]
+    resolution, base, cap, latent, depth = (g or d for g, d in zip(given, (64, 2048, 256, 512, 8), strict=True))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try:
             channels = channel_plan(resolution, base=base, cap=cap)
-            networks = (
-                Generator(GeneratorSpec(resolution, channels)),
-                Discriminator(DiscriminatorSpec(resolution, channels)),
-            )
+            spec = GeneratorSpec(resolution, channels, latent, depth)
+            check_size(spec)
+            generator, discriminator = Generator(spec), Discriminator(DiscriminatorSpec(resolution, channels))
         except ValueError as error:
             raise TenshotError(f"{name}: {error}") from error
-    return Model(*networks, {"kind": "source", "name": name})
+    return Model(generator, discriminator, {"kind": "source", "name": name})
 
 
 def source_digest(name: str | Path) -> str:
@@ -204,13 +203,18 @@ def fill(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
 
 def empty(kind: type[_N], spec: GeneratorSpec | DiscriminatorSpec) -> _N:
     """A network without memory (on the device `meta`), to be filled. Raises ValueError for a bad spec."""
+    check_size(spec)
+    with torch.device("meta"):
+        return kind(spec)  # pyright: ignore[reportArgumentType], a network and its own kind of spec
+
+
+def check_size(spec: GeneratorSpec | DiscriminatorSpec) -> None:
+    """Raises ValueError for a network that no one would train: its description is damaged or hostile."""
     numbers = [*spec.channels, *([spec.latent_size] if isinstance(spec, GeneratorSpec) else [])]
     if not all(1 <= number <= _LARGEST for number in numbers):
         raise ValueError(f"layers of {numbers} channels; between 1 and {_LARGEST:,} are possible")
     if isinstance(spec, GeneratorSpec) and not 0 <= spec.mapping_depth <= _DEEPEST:
         raise ValueError(f"{spec.mapping_depth} mapping layers; at most {_DEEPEST} are possible")
-    with torch.device("meta"):
-        return kind(spec)  # pyright: ignore[reportArgumentType], a network and its own kind of spec
 
 
 def file_digest(path: Path) -> str:

@@ -72,7 +72,13 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "faces64": Preset(_TUNED),
         "paper": Preset(
             "code, FFHQ to Babies; fisher_quantile 85, prune_quantile 0.075 and 2,250 steps for cats",
-            {**_PUBLIC_CODE, "steps": 1750, "batch": 2, "ema_half_life": 625},
+            {
+                **_PUBLIC_CODE,
+                "steps": 1750,
+                "batch": 2,
+                "ema_half_life": 625,
+                "rick": {"mask_ema": False, "prune_scope": "weight"},
+            },
         ),
     },
     "dap": {

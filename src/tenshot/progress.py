@@ -44,11 +44,12 @@ class ProgressLine:
     def __call__(self, now: Step) -> bool:
         if self.started is None:
             self.started, self.first = time.monotonic() - now.stats["seconds"], now.step - 1
-        for name in ("d", "g"):
+        for name in [name for name in ("d", "g") if name in now.stats]:  # a method may leave phases out
             before = self.smooth.get(name, now.stats[name])
             self.smooth[name] = _SMOOTHING * before + (1 - _SMOOTHING) * now.stats[name]
         scores = "".join(f"  {name} {value:.3g}" for name, value in now.scores.items())
-        losses = f"D {self.smooth['d']:.2f}  G {self.smooth['g']:.2f}  pruned {now.stats['pruned']:.1%}{scores}"
+        shown = "".join(f"{name.upper()} {value:.2f}  " for name, value in self.smooth.items())
+        losses = f"{shown}pruned {now.stats['pruned']:.1%}{scores}"
         self.bar.update(self.task, total=now.steps, completed=now.step, losses=losses)
         if not self.console.is_terminal and (now.step == now.steps or now.step % max(1, now.steps // 10) == 0):
             elapsed = time.monotonic() - self.started

@@ -6,6 +6,7 @@ from typing import Annotated
 from rich.console import Console
 from tyro.conf import arg
 
+from tenshot.cli.common import NameFlag
 from tenshot.cli.running import carry_out, flag, parse_run, peek, values_of
 from tenshot.config import RunConfig, build_method, read_config
 from tenshot.errors import TenshotError
@@ -21,7 +22,7 @@ def run(arguments: list[str]) -> int:
     names = f"How to adapt: {', '.join(METHODS)}. Its own settings are below, as --{name}.NAME."
     extra = (
         ("method", Annotated[str, arg(help=names, metavar="NAME")], name),
-        flag("preset", str | None, "faces64 (default): tuned for the embedded source. paper: as published, for 256 px"),
+        flag("preset", NameFlag, "faces64: tuned for the embedded source, the default. paper: published, for 256 px."),
     )
     example = "tenshot adapt examples/robots --out runs/robots"
     config, flags = parse_run(arguments, config, extra, example, "Adapt a source GAN to a few images of a new domain.")

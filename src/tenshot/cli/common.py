@@ -12,6 +12,8 @@ from tenshot.progress import ProgressLine
 _T = TypeVar("_T")
 PathFlag = Annotated[str | None, arg(metavar="PATH", help_behavior_hint="")]
 """A file or folder that need not be given."""
+NameFlag = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")]
+"""A name that need not be given."""
 
 
 def parse(kind: type[_T], arguments: list[str], example: str, description: str) -> _T:

@@ -16,7 +16,7 @@ class _Sources:
 
 def run(arguments: list[str]) -> int:
     """tenshot sources"""
-    parse(_Sources, arguments, "tenshot sources ", "Embedded sources, and official ones to download and convert.")
+    parse(_Sources, arguments, "tenshot sources", "Embedded sources, and official ones to download and convert.")
     console = Console(highlight=False)
     table = Table(title="embedded: tenshot adapt my_images --source NAME")
     for heading in ("name", "px", "MB", "what", "licence"):
