@@ -17,8 +17,8 @@ from tenshot.sampling import generate as sample
 
 @dataclass(frozen=True)
 class _Convert:
-    checkpoint: Annotated[Positional[str], arg(metavar="IN.pt")]
-    """A rosinality-style .pt with the state dicts g_ema and d."""
+    checkpoint: Annotated[Positional[str], arg(metavar="IN")]
+    """A rosinality-style .pt with the state dicts g_ema and d, or a .pkl of StyleGAN2 or StyleGAN2-ADA (PyTorch)."""
     out: Annotated[Positional[str], arg(metavar="OUT.safetensors")]
     """The .safetensors to write; a grid of its images goes beside it."""
     half: bool = False
@@ -48,5 +48,7 @@ def run(arguments: list[str]) -> int:
     channels = ", ".join(map(str, spec.channels))
     print(f"{out}: {spec.resolution} px, channels {channels} from 4 px up,", end=" ")
     print(f"latent {spec.latent_size}, mapping of {spec.mapping_depth} layers")
+    for note in model.card.get("notes", []):
+        print(f"note: {note}")
     print(f"look at {picture}: the images should be as you know them from the original")
     return 0
