@@ -148,7 +148,7 @@ def test_adapt_makes_a_run(tmp_path, adapt, capsys):
     assert model.card["kind"] == "adapted" and model.card["steps"] == 4 and model.card["shots"] == 10
     said = capsys.readouterr().out
     assert "10 used" in said and "step 4/4" in said
-    assert f"{'report':<14}{run / 'report.html'}" in said and f"{'sheet':<14}{run / 'sheet.png'}" in said
+    assert f"{'report':<16}{run / 'report.html'}" in said and f"{'sheet':<16}{run / 'sheet.png'}" in said
     assert f"tenshot generate {run} --seeds" in said
     with Image.open(run / "sheet.png") as sheet:
         assert sheet.width == 10 * 130 - 2 + 28

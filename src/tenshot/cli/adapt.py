@@ -22,7 +22,7 @@ def run(arguments: list[str]) -> int:
     names = f"How to adapt: {', '.join(METHODS)}. Its own settings are below, as --{name}.NAME."
     extra = (
         ("method", Annotated[str, arg(help=names, metavar="NAME")], name),
-        flag("preset", NameFlag, "faces64: tuned for the embedded source, the default. paper: published, for 256 px."),
+        flag("preset", NameFlag, "faces64, the default: for the embedded source. paper: as published, for 256 px."),
     )
     example = "tenshot adapt examples/robots --out runs/robots"
     config, flags = parse_run(arguments, config, extra, example, "Adapt a source GAN to a few images of a new domain.")
@@ -45,11 +45,11 @@ def _starting_point(arguments: list[str]) -> RunConfig:
 
 def _say_what_is_there(out: Path) -> None:
     report, numbers = write_and_tell(out)
-    told = [f"{number.label:<14}{number.value:<12}{number.meaning}" for number in numbers]
+    told = [f"{number.label:<16}{number.value:<12}{number.meaning}" for number in numbers]
     paths = [
-        f"{'report':<14}{report}",
-        f"{'sheet':<14}{out / 'sheet.png'}",
-        f"{'model':<14}{out / 'model.safetensors'}",
-        f"{'next':<14}tenshot generate {out} --seeds 0-99 --out {out}-images",
+        f"{'report':<16}{report}",
+        f"{'sheet':<16}{out / 'sheet.png'}",
+        f"{'model':<16}{out / 'model.safetensors'}",
+        f"{'next':<16}tenshot generate {out} --seeds 0-99 --out {out}-images",
     ]
     Console(highlight=False).print("\n".join(["", *told, "", *paths]), soft_wrap=True, markup=False)
