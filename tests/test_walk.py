@@ -168,7 +168,7 @@ def test_images_are_resized_as_pillow_does_it_bicubically(faces, side):
     for image, other in zip(images, resized(images, side), strict=True):
         expected = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((side, side), Image.Resampling.BICUBIC)
         difference = other.permute(1, 2, 0).numpy().astype(int) - np.asarray(expected)
-        assert np.abs(difference).max() <= 1 and (difference != 0).mean() < 0.05
+        assert np.abs(difference).max() <= 2 and (difference != 0).mean() < 0.05  # Pillow rounds after each axis
 
 
 @pytest.mark.parametrize(
