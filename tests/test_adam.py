@@ -365,7 +365,7 @@ def test_fisher_information_that_is_not_finite_ends_the_run_with_a_sentence():
     run = steps(adaptation(), 5)
     with torch.no_grad():
         run.nets.discriminator_ema.final_linear[1].weight.fill_(float("inf"))
-    with pytest.raises(TenshotError, match="Fisher information of step 6 is not finite: try a lower --lr"):
+    with pytest.raises(TenshotError, match="Fisher information of step 6 is not finite"):
         run_step(run, 5)
 
 

@@ -13,16 +13,20 @@ import pytest
 SRC = Path(__file__).parents[1] / "src"
 
 LEVELS = (
-    {"errors", "randomness", "warp"},
-    {"filters", "losses", "consistency", "augment", "ada", "files", "images", "settings", "rules"},
-    {"nets", "fisher", "pruning", "kml", "data", "sheets", "headers", "unpickle"},
-    {"pairs"},
+    {"errors", "randomness", "warp", "interrupts"},
+    {"filters", "losses", "consistency", "augment", "ada", "files", "images", "settings", "rules", "recovery"},
+    {"nets", "fisher", "pruning", "kml", "data", "sheets", "headers", "unpickle", "lock", "onnx_weights"},
+    {"pairs", "compact", "distil"},
+    {"shrink"},
     {"methods", "models", "nvidia", "video"},
-    {"config", "sampling", "runs", "seeds"},
-    {"step", "convert", "metrics", "walk", "presets", "catalogue"},
-    {"checkpoint", "costs", "report", "scoring"},
+    {"config", "sampling", "manifest", "seeds"},
+    {"runs"},
+    {"step", "convert", "metrics", "proof", "onnx_export", "walk", "presets", "catalogue"},
+    {"checkpoint", "costs", "report", "scoring", "result"},
+    {"rollback", "looks"},
     {"loop"},
-    {"plan", "progress"},
+    {"plan", "progress", "bench"},
+    {"export"},
     {"cli"},
     {"__main__"},
 )

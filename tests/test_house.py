@@ -11,7 +11,7 @@ from tenshot.data import load_images
 from tenshot.models import EMBEDDED, embedded_sources
 
 ROOT = Path(__file__).parents[1]
-EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.is_dir())
+EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.is_dir() and path.name != "web")
 
 
 def text_of(name):

@@ -142,10 +142,18 @@ def test_damaged_and_foreign_files_are_refused(tiny_source, spoil, sentence):
         load_model(tiny_source)
 
 
-def test_a_checkpoint_of_another_program_points_to_convert(tmp_path):
-    (tmp_path / "a.pt").write_bytes(b"")
-    with pytest.raises(TenshotError, match=r"first run `tenshot convert .*a.pt OUT.safetensors`"):
-        load_model(tmp_path / "a.pt")
+@pytest.mark.parametrize("name", ["a.pt", "a.pkl", "a.safetensors"])
+@pytest.mark.parametrize("content", [b"PK\3\4" + bytes(40), b"\x80\2}q\0."], ids=["zip", "pickle"])
+def test_a_checkpoint_of_another_program_is_known_by_its_content_and_points_to_convert(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(TenshotError, match=rf"first run `tenshot convert .*{name} OUT\.safetensors`"):
+        load_model(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.pkl", "a"])
+def test_a_model_file_is_read_whatever_its_name(tiny_source, tmp_path, name):
+    tiny_source.rename(tmp_path / name)
+    assert load_model(tmp_path / name).card["name"] == "tiny"
 
 
 def test_a_newer_format_asks_for_a_newer_tenshot(altered):

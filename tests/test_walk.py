@@ -112,7 +112,7 @@ def test_noise_is_that_of_the_first_seed_in_every_frame(tiny_model, faces):
 def test_a_looped_walk_ends_next_to_its_beginning_and_an_open_one_at_its_last_seed(faces):
     looped, opened = (tenshot.interpolate(faces, (1, 5, 9), frames=12, loop=loop).float() for loop in (True, False))
     steps = (looped.roll(-1, 0) - looped).square().mean((1, 2, 3)).sqrt()
-    assert steps[-1] <= steps[:-1].max()  # from the last frame to the first
+    assert steps[-1] < 1.25 * steps[:-1].max()  # from the last frame to the first, no jump
     assert (opened[-1] - opened[0]).square().mean().sqrt() > 2 * steps.max()
     assert opened[-1].equal(looped[24])
 

@@ -15,6 +15,8 @@ VERBS = {
     "weights": "the weight files of the published metrics: which are there, where to get the others",
     "interpolate": "a smooth walk from seed to seed: a video, or a strip of its frames",
     "report": "a finished run as one page that opens offline, or several runs side by side",
+    "export": "a finished generator as a file for use elsewhere, its pruned channels cut out (--compact)",
+    "bench": "a matrix of methods, domains and seeds: what has no result yet is run; tables of the results",
 }
 
 HELP = """\
@@ -30,6 +32,7 @@ try
   tenshot generate runs/robots --seeds 0-99 --out robots.zip
   tenshot evaluate runs/robots --real unseen_robots.zip  how near, how varied, how much copied
   tenshot interpolate runs/robots --pair faces64 --seeds 1,5,9 --out walk.mp4
+  tenshot export runs/robots --compact --out compact.safetensors   pruned channels cut out for good
   tenshot adapt --resume runs/robots                   go on with a run that was stopped
   tenshot adapt my_images --steps 1000 --dap.prune-mass 0.02 --dry-run
   tenshot convert 550000.pt church256.safetensors      then: adapt ... --source church256.safetensors
@@ -37,7 +40,8 @@ try
   tenshot VERB --help       every option of a verb
   tenshot --version
 
-exit codes: 0 done; 1 something given is wrong, told in a sentence; 2 a misspelt option; 130 stopped by Ctrl-C
+exit codes: 0 done; 1 something given is wrong, told in a sentence; 2 a misspelt option; 130 stopped by Ctrl-C,
+143 by SIGTERM: with a checkpoint, from which --resume goes on
 """
 
 
@@ -73,9 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(f"tenshot {verb}: stopped", file=sys.stderr)
-        return 130
+        return getattr(stop, "exit_code", 130)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ from torch import Tensor
 from tenshot.errors import TenshotError
 from tenshot.methods.base import Nets
 from tenshot.models import fill
+from tenshot.recovery import Health
 from tenshot.step import Adaptation
 
 
 def snapshot(run: Adaptation) -> dict[str, Tensor]:
     """All that the next step depends on, as named tensors (not copied)."""
-    tensors = {"path_mean": run.path_mean, "ada": run.ada}
+    tensors = {"path_mean": run.path_mean, "ada": run.ada, "health": run.health.to_tensor()}
     tensors |= {f"state/{name}": tensor for name, tensor in run.state.items()}
     for part, network in _networks(run.nets).items():
         tensors |= {f"{part}/{name}": tensor for name, tensor in network.state_dict().items()}
@@ -23,10 +24,12 @@ def snapshot(run: Adaptation) -> dict[str, Tensor]:
 
 
 def restore(run: Adaptation, tensors: dict[str, Tensor]) -> None:
-    """Set a run that has just begun to a snapshot. Raises TenshotError where the two do not fit."""
+    """Set a run to a snapshot, whose tensors then belong to it. Raises TenshotError where the two do not fit."""
     if missing := [name for name in ("path_mean", "ada") if name not in tensors]:
         raise TenshotError(f"the checkpoint was not written by this tenshot: it has no {missing[0]}")
     run.path_mean, run.ada = tensors["path_mean"], tensors["ada"]
+    if "health" in tensors:  # older checkpoints have none
+        run.health = Health.from_tensor(tensors["health"])
     state = {k.removeprefix("state/"): v for k, v in tensors.items() if k.startswith("state/")}
     expected, found = ({name: tensor.shape for name, tensor in s.items()} for s in (run.state, state))
     if expected != found:
@@ -36,6 +39,8 @@ def restore(run: Adaptation, tensors: dict[str, Tensor]) -> None:
         prefix = f"{part}/"
         values = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         fill(network, values, f"checkpoint, {part}")
+    for optimiser in (run.nets.optimiser_g, run.nets.optimiser_d):
+        optimiser.state.clear()
     for part, optimiser in _optimised(run.nets):
         for name, parameter in _networks(run.nets)[part].named_parameters():
             prefix = f"adam/{part}/{name}/"

@@ -29,10 +29,10 @@ class RunConfig:
     """Images a step."""
     seed: int = 0
     """Of everything random. The same seed on the same machine gives the same generator."""
-    lr: float = 0.002
-    """Adam's learning rate of G, before the correction for lazy regularisation."""
-    lr_ratio: float = 2.0
-    """D's learning rate over G's. The public few-shot code: 1."""
+    lr: float = 0.004
+    """Adam's learning rate of G, before the correction for lazy regularisation. The public few-shot code: 0.002."""
+    lr_ratio: float = 1.0
+    """D's learning rate over G's."""
     lr_decay: float = 0.1
     """Share of the run, at its end, over which both learning rates fall to 0. The public few-shot code: 0."""
     beta1: float = 0.0
@@ -53,6 +53,9 @@ class RunConfig:
     """Adjust as the public few-shot code does: each adjustment is multiplied by ada_target."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the activations while training; the averaged generator is always computed in float32."""
+    micro_batch: int = 0
+    """Images that pass through a network at once: fewer need less memory and more time and give the same gradients.
+    0 = all, and fewer only when memory runs out."""
     r1_gamma: float = 10.0
     """Weight of D's R1 penalty."""
     r1_every: int = 16
@@ -69,12 +72,17 @@ class RunConfig:
     """Steps between sample sheets. 0 = only the last."""
     checkpoint_every: int = 200
     """Steps between checkpoints, from which a run can resume. 0 = only the last."""
+    keep_last: int = 2
+    """Checkpoints that stay, the newest ones; should one be damaged, the run resumes from the one before."""
     eval_every: int = 0
     """Steps between scores of the averaged generator. 0 = never."""
     eval_real: str = ""
     """Held-out images of the new domain to score against, never trained on: a folder or zip."""
     eval_metrics: str = ""
     """Metrics to score, with commas between. Default: quick ones, more of them with `eval_real`."""
+    keep_best: str = ""
+    """Metric by whose value best.safetensors is kept beside the last generator. Default: the first that is scored
+    against `eval_real`."""
     stop: str = ""
     """End the run early when a score says so, for example copy_rate>0.2. Needs `eval_every`."""
 
@@ -87,6 +95,8 @@ class RunConfig:
         if self.stop:
             parse_rule(self.stop)
             require(self, "", "stop", self.eval_every > 0, "left out, or --eval-every must say when to score")
+        if self.keep_best:
+            require(self, "", "keep_best", self.eval_every > 0, "left out, or --eval-every must say when to score")
         require(self, "", "beta1", 0 <= self.beta1 < 1, "at least 0 and below 1")
 
     def to_json(self) -> str:
@@ -109,8 +119,10 @@ _LEAST = {
     "ema_half_life": 0,
     "ada_images": 1,
     "ada_every": 1,
+    "micro_batch": 0,
     "sample_every": 0,
     "checkpoint_every": 0,
+    "keep_last": 1,
     "eval_every": 0,
 }
 
@@ -125,12 +137,17 @@ def read_config(path: Path) -> RunConfig:
         raise TenshotError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise TenshotError(f"{path} holds no JSON object")
-    name = values.pop("method", Dap.name)
-    settings = values.pop(str(name), {})
     try:
-        return build(RunConfig, {**values, "method": build_method(name, settings)})
+        return parse_config(values)
     except TenshotError as error:
         raise TenshotError(f"{path}: {error}") from error
+
+
+def parse_config(values: dict[str, Any]) -> RunConfig:
+    """Settings from `to_json`'s object; what it does not name is the default. Raises TenshotError."""
+    name = values.get("method", Dap.name)
+    rest = {key: value for key, value in values.items() if key not in ("method", str(name))}
+    return build(RunConfig, {**rest, "method": build_method(name, values.get(str(name), {}))})
 
 
 def build_method(name: str, settings: dict[str, Any]) -> Method:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,9 @@ _WAY_OUT = {
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.EFBIG: "the file would be larger than the disk or your limits allow; choose another place",
 }
+
+
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.part")
 
 
 @contextmanager
@@ -54,7 +58,7 @@ def written_atomically(path: Path) -> Iterator[BinaryIO]:
     Raises TenshotError; the file that was there before, if any, is then unchanged.
     """
     with told_as_sentence("write", path):
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 yield file
@@ -66,6 +70,20 @@ def written_atomically(path: Path) -> Iterator[BinaryIO]:
             Path(temporary).unlink(missing_ok=True)
             raise
         _sync_folder(path.parent)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of that name was being written when its writer was killed; or still is."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Delete what killed writers left in a folder; nobody may be writing there. Raises TenshotError."""
+    if folder.is_dir():
+        with told_as_sentence("clean", folder):
+            for path in folder.iterdir():
+                if is_temporary(path.name):
+                    path.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -65,6 +65,13 @@ def weight_fisher(
     return {name: total / samples for name, total in sums.items()}
 
 
+@torch.no_grad()
+def magnitude(network: nn.Module, group: FilterGroup) -> Tensor:
+    """No Fisher information, to compare with: mean absolute weight of each filter of a group, biases not counted."""
+    piece = group.slices[0]
+    return _filter_mean(_wide(network.get_parameter(piece.parameter)).abs(), piece.axis)
+
+
 def _filter_mean(tensor: Tensor, axis: int) -> Tensor:
     return tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1).mean(dim=1)
 

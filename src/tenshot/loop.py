@@ -9,37 +9,34 @@ images ----> data ----> adapt <---- methods/X   (what trains, which filters)
 
 import hashlib
 import json
-import math
-import os
-import platform
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from tenshot import __version__
-from tenshot.checkpoint import is_finite, restore, snapshot
-from tenshot.config import RunConfig, read_config
+from tenshot.checkpoint import restore
+from tenshot.config import RunConfig, parse_config, read_config
 from tenshot.data import ImageSet, load_images
 from tenshot.errors import TenshotError
+from tenshot.interrupts import Interrupted, Interrupts
+from tenshot.looks import Looks, is_due
+from tenshot.manifest import NoCheckpoint
 from tenshot.methods import Dap, Method
-from tenshot.models import Model, load_model, save_model, source_digest
+from tenshot.models import Model, load_model, source_digest
 from tenshot.presets import DEFAULT, preset_config
+from tenshot.recovery import Diverged as Diverged
+from tenshot.recovery import NotFinite
 from tenshot.report import write_report
-from tenshot.rules import parse_rule
+from tenshot.result import averaged_model, finish, save_shots
+from tenshot.rollback import Rollback
 from tenshot.runs import RunDir
-from tenshot.sampling import generate, measure_latent_avg_
-from tenshot.scoring import Scoring, main_values
-from tenshot.sheets import grid, save_png, sheet
 from tenshot.step import Adaptation, Stats, begin, run_step
 
-SHEET_SEEDS = range(30)
-"""Latents of the sample sheets."""
 KEPT_SHOTS = 200
 """A run keeps its prepared images up to so many; more are read again from where they came."""
 
@@ -55,6 +52,8 @@ class Progress:
     """Losses of the step, and `pruned`: the share of the generator's channels that are gone."""
     scores: dict[str, float]
     """The newest value of every metric that is scored while the run goes on (`eval_every`)."""
+    skipped: int = 0
+    """Updates of the whole run that were left out because their numbers were not finite."""
 
 
 Watch = Callable[[Progress], bool | None]
@@ -66,10 +65,6 @@ class Stopped(TenshotError):
 
     exit_code = 130
     """As shells report Ctrl-C; 143 after SIGTERM."""
-
-
-class Diverged(TenshotError):
-    """Losses are no longer numbers. Checkpoints from before are kept."""
 
 
 def adapt(
@@ -108,53 +103,91 @@ def start(
     overwrite: bool = False,
     watch: Watch | None = None,
     intake: ImageSet | None = None,
+    interrupts: Interrupts | None = None,
 ) -> Model:
-    """Run a configuration from its first step. intake: the shots, if they have been loaded already."""
+    """Run a configuration from its first step.
+
+    intake: the shots, if they have been loaded already. interrupts: what signal handlers tell, if there are any; a
+    signal ends the run at a checkpoint, as a watcher can.
+    """
     source = load_model(config.source)
     shots = intake or load_images(config.shots, source.resolution)
     adaptation = begin(config, source, shots.images)
-    run = RunDir.create(out, overwrite=overwrite) if out is not None else None
+    if out is None:
+        return _loop(adaptation, Start(0), source, None, watch, interrupts or Interrupts())
+    run = RunDir.create(out, overwrite=overwrite)
     try:
-        if run:
-            for i, image in enumerate(shots.images if len(shots) <= KEPT_SHOTS else ()):
-                save_png(grid(image[None], 1), run.shots / f"{i:06d}.png")
+        with _survival_told(run):
+            save_shots(shots.images[: len(shots) if len(shots) <= KEPT_SHOTS else 0], run)
             run.write_config(config.to_json())
-        return _loop(adaptation, 0, source, run, watch)
+            return _loop(adaptation, Start(0), source, run, watch, interrupts or Interrupts())
     except BaseException:
-        if run:
-            run.discard()
+        run.discard()
         raise
+    finally:
+        run.lock.release()
 
 
-def resume(out: Path, *, watch: Watch | None = None) -> Model:
-    """Continue a run from its newest checkpoint.
+def resume(out: Path, *, watch: Watch | None = None, interrupts: Interrupts | None = None) -> Model:
+    """Continue a run from its newest whole checkpoint, or from the beginning if it was killed before there was one.
 
     On a CPU with as many threads the result equals the unbroken run's, bit for bit. Raises TenshotError if there is
-    no checkpoint, or if source, settings or shots are not those the run began with.
+    no run, if it has finished or another process is at it, or if source, settings or shots are not those it began with.
     """
     run = RunDir(out)
-    if not os.path.isfile(run.config):
-        raise TenshotError(f"{out} is not a run's folder: it has no config.json")
+    run.check_begun()
     config = read_config(run.config)
     if run.model.is_file():
         raise TenshotError(f"{out} has finished its {config.steps} steps: there is nothing to resume")
-    tensors, header = run.load_checkpoint()
-    source = load_model(config.source)
-    is_kept = run.shots.is_dir() and any(run.shots.iterdir())
-    shots = load_images(run.shots if is_kept else config.shots, source.resolution)
-    adaptation = begin(config, source, shots.images)
+    run.open()
+    try:
+        with _survival_told(run):
+            source = load_model(config.source)
+            is_kept = any(run.shots.iterdir())
+            shots = load_images(run.shots if is_kept else config.shots, source.resolution)
+            adaptation = begin(config, source, shots.images)
+            return _loop(adaptation, _go_on(adaptation, run), source, run, watch, interrupts or Interrupts())
+    finally:
+        run.lock.release()
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a loop begins."""
+
+    step: int
+    """Steps that are done."""
+    is_saved: bool = False
+    """Whether there is a checkpoint of that step."""
+    is_last: bool = False
+    """Whether no more steps follow: only the result is missing."""
+
+
+def _go_on(adaptation: Adaptation, run: RunDir) -> Start:
+    """Set a run that has just begun to its newest whole checkpoint."""
+    try:
+        tensors, header = run.load_checkpoint()
+    except NoCheckpoint:
+        run.rewind(0)
+        return Start(0)
+    before = {**header, "settings": _completed(header.get("settings"))}
     for what, now in _provenance(adaptation).items():
-        if what == "threads" and now != header.get(what):
-            before = header.get(what)
-            warnings.warn(f"{now} threads now, {before} before: results may differ in the last bits", stacklevel=2)
-        elif now != header.get(what):
+        if what == "threads" and now != before.get(what):
+            warnings.warn(
+                f"{now} threads now, {before.get(what)} before: results may differ in the last bits", stacklevel=3
+            )
+        elif now != before.get(what):
             raise TenshotError(
-                f"the {what} of {out} changed since the run began, so it cannot be continued as the same run; "
+                f"the {what} of {run.path} changed since the run began, so it cannot be continued as the same run; "
                 "put it back, or begin a new run"
             )
     restore(adaptation, tensors)
-    run.rewind(header["step"])
-    return _loop(adaptation, header["step"], source, run, watch)
+    step, is_last = header["step"], header.get("is_last") is True
+    run.rewind(step)
+    is_stray = not (is_last or adaptation.health.is_well) and is_due(step, adaptation.config.checkpoint_every)
+    if is_stray:  # the unbroken run has none here, and must not go back further than this one
+        run.saved.drop_after(step - 1)
+    return Start(step, is_saved=not is_stray, is_last=is_last)
 
 
 def _provenance(adaptation: Adaptation) -> dict[str, Any]:
@@ -167,91 +200,100 @@ def _provenance(adaptation: Adaptation) -> dict[str, Any]:
     }
 
 
-def _loop(adaptation: Adaptation, first: int, source: Model, run: RunDir | None, watch: Watch | None) -> Model:
+def _completed(settings: Any) -> Any:
+    """A checkpoint's settings with those that are newer than it, at their defaults; as they are if they make none."""
+    try:
+        return json.loads(parse_config(settings).to_json()) if isinstance(settings, dict) else settings
+    except TenshotError:
+        return settings
+
+
+@contextmanager
+def _survival_told(run: RunDir) -> Iterator[None]:
+    """When a disk or folder fails: the sentence also says which state is left, and how to go on from it."""
+    try:
+        yield
+    except TenshotError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        if run.lock.is_held and (steps := run.saved.steps()):
+            way_on = f"the run is kept as after step {steps[-1]}: then go on with `tenshot adapt --resume {run.path}`"
+        elif not run.lock.is_held:
+            way_on = "if it was moved, go on there with `tenshot adapt --resume`"
+        else:
+            raise
+        raise TenshotError(f"{error}; {way_on}") from error.__cause__
+
+
+def _loop(
+    adaptation: Adaptation, first: Start, source: Model, run: RunDir | None, watch: Watch | None, interrupts: Interrupts
+) -> Model:
+    """Look, tell the watcher, save, take a step, or go back where numbers went bad; signals break in between these,
+    and while looking and finishing."""
     config = adaptation.config
     provenance = _provenance(adaptation)
-    scoring = Scoring(config, adaptation.shots) if config.eval_every else None
-    rule = parse_rule(config.stop) if config.stop else None
-    scores: dict[str, float] = {}
-    done = first
+    looks = Looks(adaptation, source, provenance["source"], run)
+    rollback = Rollback(adaptation, source, provenance, run)
+    done, is_last, stops, stats = first.step, first.is_last, False, None
+    saved = first.step if first.is_saved else None
+
     if run:
         adaptation.record = lambda entry: run.append("decisions", entry)
-        if first == 0:
-            _save_samples(adaptation, run, 0)
-    for step in range(first, config.steps):
-        started = time.perf_counter()
-        stats = run_step(adaptation, step)
-        if broken := [name for name, value in stats.items() if not math.isfinite(value)]:
-            raise Diverged(f"{broken[0]} is not finite at step {step + 1}: try a lower --lr than {config.lr:g}")
-        stats |= {"pruned": pruned_share(adaptation), "seconds": round(time.perf_counter() - started, 4)}
-        done = step + 1
-        if scoring and _is_due(done, config.eval_every):
-            results = scoring(adaptation.nets.ema)
-            scores = main_values(results)
-            if run:
-                run.append("metrics", {"step": done, "metrics": results})
-        is_last = done == config.steps or (rule is not None and rule.holds(scores))
-        stops = bool(watch(Progress(done, config.steps, stats, scores))) if watch else False
-
-        if run:
-            run.append("stats", {"step": done, **{name: float(f"{value:.6g}") for name, value in stats.items()}})
-            if is_last or _is_due(done, config.sample_every):
-                _save_samples(adaptation, run, done)
-            if stops or is_last or _is_due(done, config.checkpoint_every):
-                _check_finite(adaptation, done)
-                run.save_checkpoint(done, snapshot(adaptation), provenance)
-        if stops and not is_last:
-            where = f"; go on with `tenshot adapt --resume {run.path}`" if run else ""
-            raise Stopped(f"stopped after step {done} of {config.steps}{where}")
+    try:
+        while not is_last:
+            try:
+                if is_due(done, config.eval_every) or is_due(done, config.sample_every) or done == config.steps:
+                    rollback.check(done)
+                is_last = looks(done)
+                with interrupts.held():
+                    if watch and stats:
+                        skipped = adaptation.health.skipped
+                        stops = bool(watch(Progress(done, config.steps, stats, looks.scores, skipped)))
+                    is_good = is_due(done, config.checkpoint_every) and adaptation.health.is_well
+                    if is_last or (stats and (stops or is_good)):
+                        rollback.save(done, is_last=is_last)
+                        saved = done
+                if is_last or stops:
+                    break
+                with interrupts.held():
+                    stats = _step(adaptation, done, run)
+                    done += 1
+            except NotFinite as fault:
+                with interrupts.held():
+                    saved = done = rollback.go_back(fault)
+                    looks.begin_again()
+                    stats, is_last = None, False
         if is_last:
-            break
-    _check_finite(adaptation, done)
-    return _finish(adaptation, done, source, provenance["source"], run)
+            return finish(adaptation, done, source, provenance["source"], run)
+    except Interrupted:
+        with interrupts.held(), suppress(NotFinite):  # then the checkpoint before is what is kept
+            if saved != done:
+                rollback.save(done)
+    except Diverged as end:
+        if run:
+            _report_end(averaged_model(adaptation, end.step, source, provenance["source"]), str(end), run)
+        raise
+    where = f"; go on with `tenshot adapt --resume {run.path}`" if run else ""
+    if run and run.model.is_file():  # the signal came just then
+        where = f"; {run.model} is complete"
+    raise Stopped(f"stopped after step {done} of {config.steps}{where}")
 
 
-def _check_finite(adaptation: Adaptation, step: int) -> None:
-    if not is_finite(adaptation):
-        raise Diverged(f"weights are not finite after step {step}: try a lower --lr than {adaptation.config.lr:g}")
-
-
-def _finish(adaptation: Adaptation, steps: int, source: Model, digest: str, run: RunDir | None) -> Model:
-    """The averaged generator as a model with its provenance; saved with a sheet if there is a folder."""
-    config = adaptation.config
-    ema = config.method.merge(adaptation.nets.ema)
-    measure_latent_avg_(ema)
-    card = {
-        "kind": "source" if config.method.keeps_discriminator else "adapted",
-        "name": Path(config.shots).stem,
-        "source": {"name": source.card.get("name", config.source), "sha256": digest, "card": source.card},
-        "shots": len(adaptation.shots),
-        "method": {"name": config.method.name, **asdict(config.method)},
-        "steps": steps,
-        "seed": config.seed,
-        "tenshot": __version__,
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-    }
-    discriminator = adaptation.nets.discriminator if config.method.keeps_discriminator else None
-    model = Model(ema.eval(), discriminator, card)
+def _step(adaptation: Adaptation, step: int, run: RunDir | None) -> Stats:
+    """A step (from 0), and its line in the journal."""
+    started = time.perf_counter()
+    stats = run_step(adaptation, step)
+    stats |= {"pruned": pruned_share(adaptation), "seconds": round(time.perf_counter() - started, 4)}
     if run:
-        save_png(_sheet(adaptation.shots, source, model), run.sheet)
-        save_model(run.model, model)
-    return model
+        run.append("stats", {"step": step + 1, **{name: float(f"{value:.6g}") for name, value in stats.items()}})
+    return stats
 
 
-def _sheet(shots: Tensor, source: Model, model: Model):
-    before, after = (torch.cat(list(generate(m.generator, SHEET_SEEDS))) for m in (source, model))
-    return sheet(shots[: len(SHEET_SEEDS)], before, after)
-
-
-def _save_samples(adaptation: Adaptation, run: RunDir, step: int) -> None:
-    images = torch.cat(list(generate(adaptation.nets.ema, SHEET_SEEDS)))
-    save_png(grid(images, 6, scale=max(1, 96 // images.shape[-1])), run.samples / f"{step:06d}.png")
-
-
-def _is_due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
+def _report_end(model: Model, why: str, run: RunDir) -> None:
+    """The report of a run that ended without a result: its journals, and what its last good state draws."""
+    if run.read("stats"):
+        with suppress(TenshotError):  # why the run ended matters more
+            write_report(run.path, unfinished=model, note=f"The run has no result: {why}.")
 
 
 def pruned_share(adaptation: Adaptation) -> float:

@@ -103,15 +103,12 @@ def load_model(name: str | Path) -> Model:
     """Read a model: an embedded source's name, a `.safetensors` file of tenshot, or a run folder.
 
     `scratch-64` gives untrained networks (`scratch`). Every tensor is checked against the shape the file itself
-    declares. Raises TenshotError.
+    declares. What a file is, its content decides; of another program's checkpoint the refusal says how to convert
+    it. Raises TenshotError.
     """
     if (untrained := scratch(str(name))) is not None:
         return untrained
     path = find_model(name)
-    if path.suffix in (".pt", ".pth", ".pkl"):
-        raise TenshotError(
-            f"{path} is a checkpoint of another program: first run `tenshot convert {path} OUT.safetensors`"
-        )
     tensors, header = read_tensors(path)
     try:
         if (version := header["format"]) > FORMAT:
@@ -144,7 +141,7 @@ def save_model(path: Path, model: Model, *, dtype: torch.dtype = torch.float32) 
     tensors: dict[str, Tensor] = {}
     for key, network in (("generator", model.generator), ("discriminator", model.discriminator)):
         if network is not None:
-            header[key] = dataclasses.asdict(network.spec)
+            header[key] = {name: value for name, value in dataclasses.asdict(network.spec).items() if value != ()}
             for name, tensor in network.state_dict().items():
                 tensors[f"{key}.{name}"] = stored = tensor.detach().cpu().to(dtype).contiguous()
                 if not torch.isfinite(stored).all():
@@ -154,8 +151,13 @@ def save_model(path: Path, model: Model, *, dtype: torch.dtype = torch.float32) 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
     """A .safetensors file with a JSON header, written atomically."""
-    packed = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, save(packed, metadata={"tenshot": json.dumps(header, sort_keys=True)}))
+    write_atomically(path, packed(tensors, header))
+
+
+def packed(tensors: dict[str, Tensor], header: dict[str, Any]) -> bytes:
+    """The bytes of a .safetensors file with a JSON header; the same ones for the same values."""
+    dense = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    return save(dense, metadata={"tenshot": json.dumps(header, sort_keys=True)})
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

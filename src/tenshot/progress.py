@@ -11,14 +11,13 @@ _SMOOTHING = 0.95
 
 
 class ProgressLine:
-    """A watcher for `loop.start`: shows step, time left, smoothed losses, pruned share; can stop the run."""
+    """A watcher for `loop.start`: shows step, time left, smoothed losses, pruned share."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.smooth: dict[str, float] = {}
         self.started: float | None = None
         self.first = 0
-        self.stopping = False
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -30,10 +29,6 @@ class ProgressLine:
         )
         self.task = self.bar.add_task("adapting", total=None, losses="")
 
-    def stop(self) -> None:
-        """End the run after the step under way."""
-        self.stopping = True
-
     def __enter__(self) -> "ProgressLine":
         self.bar.start()
         return self
@@ -41,7 +36,7 @@ class ProgressLine:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def __call__(self, now: Step) -> bool:
+    def __call__(self, now: Step) -> None:
         if self.started is None:
             self.started, self.first = time.monotonic() - now.stats["seconds"], now.step - 1
         for name in [name for name in ("d", "g") if name in now.stats]:  # a method may leave phases out
@@ -49,10 +44,10 @@ class ProgressLine:
             self.smooth[name] = _SMOOTHING * before + (1 - _SMOOTHING) * now.stats[name]
         scores = "".join(f"  {name} {value:.3g}" for name, value in now.scores.items())
         shown = "".join(f"{name.upper()} {value:.2f}  " for name, value in self.smooth.items())
-        losses = f"{shown}pruned {now.stats['pruned']:.1%}{scores}"
+        skipped = f"  skipped {now.skipped}" if now.skipped else ""
+        losses = f"{shown}pruned {now.stats['pruned']:.1%}{skipped}{scores}"
         self.bar.update(self.task, total=now.steps, completed=now.step, losses=losses)
         if not self.console.is_terminal and (now.step == now.steps or now.step % max(1, now.steps // 10) == 0):
             elapsed = time.monotonic() - self.started
-            left = elapsed / (now.step - self.first) * (now.steps - now.step)
+            left = elapsed / max(1, now.step - self.first) * (now.steps - now.step)  # a run may have gone back
             self.console.print(f"step {now.step}/{now.steps}  {losses}  {left:.0f} s left")
-        return self.stopping

@@ -7,6 +7,7 @@ percentiles: `decide_pooled`.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -36,14 +37,17 @@ class Guards:
         require(self, "dap.guards", "min_alive", self.min_alive >= 0, "at least 0")
 
 
-def track(tracked: Tensor, fisher: Tensor, alive: Tensor, beta: float, estimates: int) -> Tensor:
+def track(
+    tracked: Tensor, fisher: Tensor, alive: Tensor, beta: float, estimates: int, scale: Tensor | None = None
+) -> Tensor:
     """Bias-corrected moving average of F / mean(F), `[count]` each; `estimates` counts this one, from 1.
 
     Written as a step towards the new value, A_t = A_{t-1} + (1 - beta) / (1 - beta^t) (F_t - A_{t-1}), so the tracked
     value needs no correction when it is read. The mean is over the layer's living filters, so the loss's scale does not
-    matter. Filters that are not alive keep the value they were pruned with: see `decide`.
+    matter. Filters that are not alive keep the value they were pruned with: see `decide`. scale: what F is divided by
+    instead, a scalar.
     """
-    scale = fisher[alive].mean()
+    scale = fisher[alive].mean() if scale is None else scale
     if not torch.isfinite(scale) or scale <= 0:
         return tracked
     weight = (1.0 - beta) / (1.0 - beta**estimates)
@@ -76,6 +80,8 @@ def decide(
     preserve_mass: float,
     guards: Guards,
     revive: bool = False,
+    wanted: int | None = None,
+    rank: Tensor | None = None,
 ) -> Tensor:
     """The fate of each filter of one layer, `[count], [count] -> [count]`.
 
@@ -87,6 +93,9 @@ def decide(
     Filters pruned before count towards `prune_mass` with the importance they had, so deciding again with the same
     importances changes nothing. Without `revive` they stay pruned; with it each fate is decided afresh. A layer whose
     importances say nothing (all zero, or not finite) keeps the fates it had.
+
+    For comparisons, other rules can say how many filters are to go (`wanted`, see `count_cumulative` and those below
+    it; the guards still hold), and by which numbers `[count]`, 0 or more, smallest first, they are chosen (`rank`).
     """
     total = importance.double().sum()
     if not torch.isfinite(total) or total <= 0:
@@ -94,14 +103,15 @@ def decide(
     count = len(importance)
     was_pruned = before == Fate.PRUNE
     bound = was_pruned if not revive else torch.zeros_like(was_pruned)
-    ranked = torch.where(bound, -1.0, importance.double())  # the bound ones first, whatever their importance
+    ranked = torch.where(bound, -1.0, (importance if rank is None else rank).double())  # the bound ones first, always
     order = torch.argsort(ranked, stable=True)
-    is_light = (cumulative_weights(importance, order) <= prune_mass + _ROUNDING) & (prune_mass > 0)
+    if wanted is None:
+        wanted = _light(importance, order, prune_mass)
 
     most = min(int(guards.max_ratio * count), count - guards.min_alive)
     most = min(most, int(was_pruned.sum()) + (max(1, int(guards.max_new * count)) if guards.max_new else 0))
     pruned = torch.zeros_like(was_pruned)
-    pruned[order[: max(min(int(is_light.sum()), most), int(bound.sum()))]] = True
+    pruned[order[: max(min(wanted, most), int(bound.sum()))]] = True
 
     living = torch.where(pruned, 0.0, importance.double())
     order = torch.argsort(living, stable=True)
@@ -113,6 +123,37 @@ def decide(
     fates[preserved] = Fate.PRESERVE
     fates[pruned] = Fate.PRUNE
     return fates
+
+
+def _light(importance: Tensor, order: Tensor, prune_mass: float) -> int:
+    """How many of the first filters of an order carry at most `prune_mass` of the importance together."""
+    is_light = (cumulative_weights(importance, order) <= prune_mass + _ROUNDING) & (prune_mass > 0)
+    return int(is_light.sum())
+
+
+def count_cumulative(importance: Tensor, prune_mass: float) -> int:
+    """DAP's own count of filters that go, whoever they are: `decide`'s, with the pruned ones ranked as the others."""
+    total = importance.double().sum()
+    if not torch.isfinite(total) or total <= 0:
+        return 0
+    return _light(importance, torch.argsort(importance.double(), stable=True), prune_mass)
+
+
+def count_single(importance: Tensor, level: float) -> int:
+    """Each filter for itself: how many have an importance of at most `level` times their layer's mean. 0 = none."""
+    return int((importance.double() <= level * importance.double().mean()).sum()) if level else 0
+
+
+def count_share(importances: Mapping[str, Tensor], share: float, *, pooled: bool) -> dict[str, int]:
+    """A share of filters set beforehand, as numbers by layer: the floor of `share` times the layer's filters; or,
+    `pooled`, those among the least important of all layers together."""
+    if not pooled:
+        return {name: int(share * len(values) + _ROUNDING) for name, values in importances.items()}
+    order = torch.argsort(torch.cat([values.double() for values in importances.values()]), stable=True)
+    is_low = torch.zeros(len(order), dtype=torch.bool)
+    is_low[order[: int(share * len(order) + _ROUNDING)]] = True
+    parts = is_low.split([len(values) for values in importances.values()])
+    return {name: int(part.sum()) for name, part in zip(importances, parts, strict=True)}
 
 
 def decide_pooled(

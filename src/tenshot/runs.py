@@ -5,16 +5,20 @@ shots/             the prepared images, so that resuming needs nothing from outs
 stats.jsonl        one line a step: losses, seconds
 decisions.jsonl    one line a decision of a pruning method: every layer's ratios and importances
 metrics.jsonl      one line a look at the averaged generator: every metric's numbers (`eval_every`)
+recovery.jsonl     one line a return to a checkpoint because numbers were not finite
 samples/           one sheet of the same latents every `sample_every` steps
-checkpoints/       the newest two; each is enough to resume exactly
-model.safetensors  the adapted generator
+checkpoints/       the newest `keep_last`, each enough to resume exactly, and manifest.json with their hashes
+best.safetensors   the averaged generator at its best score (`keep_best`); a model like the next
+model.safetensors  the adapted generator, written when the run is done
 sheet.png          shots, source and result, side by side
 report.html        all of it on one page
+run.lock           there while a process is at work here, or after it was killed
 """
 
 import json
 import os
 import shutil
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,16 +26,15 @@ from typing import Any
 from torch import Tensor
 
 from tenshot.errors import TenshotError
-from tenshot.files import make_folder, told_as_sentence, write_atomically
-from tenshot.models import read_tensors, write_tensors
+from tenshot.files import is_temporary, make_folder, remove_temporaries, told_as_sentence, write_atomically
+from tenshot.lock import Lock
+from tenshot.manifest import Checkpoints
 
-KEEP = 2
-"""Checkpoints that stay."""
-
-_JOURNALS = ("stats", "decisions", "metrics")
+_JOURNALS = ("stats", "decisions", "metrics", "recovery")
 _FILES = (
     "config.json",
     *(f"{journal}.jsonl" for journal in _JOURNALS),
+    "best.safetensors",
     "model.safetensors",
     "sheet.png",
     "report.html",
@@ -47,28 +50,61 @@ class RunDir:
         self.shots = path / "shots"
         self.samples = path / "samples"
         self.checkpoints = path / "checkpoints"
+        self.best = path / "best.safetensors"
         self.model = path / "model.safetensors"
         self.sheet = path / "sheet.png"
+        self.lock = Lock(path / "run.lock")
+        self.saved = Checkpoints(self.checkpoints)
         self._made: list[Path] = []  # folders that were not there before, the innermost first
 
     @classmethod
     def create(cls, path: Path, *, overwrite: bool = False) -> "RunDir":
-        """A new run's folder. One that holds a run already is refused, or emptied of it with `overwrite`."""
+        """A new run's folder, locked. One that holds a run already is refused, or emptied of it with `overwrite`; what
+        is left of a run that was killed before it had a config.json is cleared."""
         run = cls(path)
         run.check(overwrite=overwrite)
-        if os.path.isfile(run.config):
-            run._clear()
-        run._made = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
+        made = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
+        make_folder(path)
+        run.lock.take()
+        run._made = made
         try:
-            for folder in (run.shots, run.samples, run.checkpoints):
-                make_folder(folder)
+            run.check(overwrite=overwrite, locked=True)  # another process may have been faster
         except TenshotError:
+            run.lock.release()
+            raise
+        try:
+            run._clear()
+            run.make_folders()
+        except BaseException:
             run.discard()
             raise
         return run
 
-    def check(self, *, overwrite: bool) -> None:
-        """Raises TenshotError where `create` would refuse."""
+    def check_begun(self) -> None:
+        """Raises TenshotError where there is no run to go on with."""
+        if os.path.isfile(self.config):
+            return
+        if os.path.isfile(self.lock.path) and self._is_free():
+            raise TenshotError(
+                f"the run in {self.path} was killed before it had a config.json: start it anew, as it was started"
+            )
+        raise TenshotError(f"{self.path} is not a run's folder: it has no config.json")
+
+    def open(self) -> None:
+        """Lock a run to go on with it, and clear away what a killed process left. Raises TenshotError."""
+        self.lock.take()
+        for folder in (self.path, self.shots, self.samples, self.checkpoints):
+            remove_temporaries(folder)
+        self.make_folders()
+
+    def make_folders(self) -> None:
+        for folder in (self.shots, self.samples, self.checkpoints):
+            make_folder(folder)
+
+    def check(self, *, overwrite: bool, locked: bool = False) -> None:
+        """Raises TenshotError where `create` would refuse. locked: this process holds the lock."""
+        if not locked:
+            self.lock.check_free()
         if os.path.isfile(self.config):  # unlike pathlib, False where a name is too long or a folder is closed
             if not overwrite:
                 raise TenshotError(
@@ -77,10 +113,15 @@ class RunDir:
                 )
             if not self._is_ours():
                 raise TenshotError(f"{self.path} has a config.json that is not a run's: choose another --out")
-        with told_as_sentence("look into", self.path):
-            is_taken = not os.path.isfile(self.config) and os.path.isdir(self.path) and any(self.path.iterdir())
-        if is_taken:
+        elif not self._is_free():
             raise TenshotError(f"{self.path} is a folder with other things in it: choose another --out")
+
+    def _is_free(self) -> bool:
+        """Whether there is no folder, or an empty one, or what is left of a run that was killed as it began."""
+        with told_as_sentence("look into", self.path):
+            found = {path.name for path in self.path.iterdir()} if os.path.isdir(self.path) else set()
+        ours = {*_FILES, self.shots.name, self.samples.name, self.checkpoints.name, self.lock.path.name}
+        return not found or (self.lock.path.name in found and all(n in ours or is_temporary(n) for n in found))
 
     def _is_ours(self) -> bool:
         try:
@@ -91,10 +132,11 @@ class RunDir:
 
     def _clear(self) -> None:
         with told_as_sentence("clear", self.path):
+            for name in _FILES:  # config.json first: without it, what is left is no run
+                (self.path / name).unlink(missing_ok=True)
             for folder in (self.shots, self.samples, self.checkpoints):
                 shutil.rmtree(folder, ignore_errors=True)
-            for name in _FILES:
-                (self.path / name).unlink(missing_ok=True)
+        remove_temporaries(self.path)
 
     def write_config(self, text: str) -> None:
         """Written last of what a run begins with: a folder with a config.json is a run."""
@@ -102,54 +144,78 @@ class RunDir:
 
     def discard(self) -> None:
         """Take back what `create` made: for a run that failed before its first checkpoint."""
-        if not self.latest_checkpoint():
+        if self.lock.is_held and not self.saved.steps():
             with suppress(TenshotError, OSError):  # a folder that is not empty stays; why the run failed matters more
                 self._clear()
+                self.lock.release()
                 for folder in self._made:
                     folder.rmdir()
 
+    def sample(self, step: int) -> Path:
+        """The sheet of the averaged generator after a step."""
+        return self.samples / f"{step:06d}.png"
+
     def append(self, journal: str, entry: dict[str, Any]) -> None:
         """One JSON line to `<journal>.jsonl`."""
+        self.lock.check_place()
         path = self.path / f"{journal}.jsonl"
         with told_as_sentence("write", path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
     def read(self, journal: str) -> list[dict[str, Any]]:
-        """A journal's entries; a last line cut off by a crash is left out."""
+        """A journal's entries; a last line cut off by a crash is left out. Raises TenshotError for a damaged one."""
         path = self.path / f"{journal}.jsonl"
         if not path.is_file():
             return []
-        with told_as_sentence("read", path):
-            lines = path.read_text(encoding="utf-8").split("\n")[:-1]
         try:
-            return [json.loads(line) for line in lines]
+            return [json.loads(line) for line in _lines(path)]
         except ValueError as error:
             raise TenshotError(f"{path} is damaged ({error}): delete it, it only keeps a record") from error
 
     def rewind(self, step: int) -> None:
-        """Drop journal entries after a step, so that a resumed run writes each once."""
+        """Drop what was written after a step, so that a run that goes on from it writes each once: entries of journals
+        and checkpoints. Lines of a journal that are damaged are dropped with a warning."""
+        self.saved.drop_after(step)
         for journal in _JOURNALS:
             path = self.path / f"{journal}.jsonl"
             if path.is_file():
-                kept = [entry for entry in self.read(journal) if entry["step"] <= step]
+                entries = [_entry(line) for line in _lines(path)]
+                if damaged := entries.count(None):
+                    warnings.warn(f"{path}: {damaged} damaged lines are left out", stacklevel=2)
+                kept = [entry for entry in entries if entry is not None and entry["step"] <= step]
                 write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
 
-    def save_checkpoint(self, step: int, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-        """All of a run's state after `step` steps; older ones beyond `KEEP` are deleted."""
-        write_tensors(self.checkpoints / f"{step:06d}.safetensors", tensors, {**header, "step": step})
-        for old in self._checkpoints()[:-KEEP]:
-            old.unlink(missing_ok=True)
+    def save_checkpoint(
+        self, step: int, tensors: dict[str, Tensor], header: dict[str, Any], *, keep: int = 2, every: int = 1
+    ) -> None:
+        """All of a run's state after `step` steps (`Checkpoints.save`). What the journals say is on the disk then."""
+        self.lock.check_place()
+        for journal in _JOURNALS:
+            path = self.path / f"{journal}.jsonl"
+            if path.is_file():
+                with told_as_sentence("write", path), path.open("rb+") as file:
+                    os.fsync(file.fileno())
+        self.saved.save(step, tensors, header, keep=keep, every=every)
 
     def latest_checkpoint(self) -> Path | None:
-        return next(reversed(self._checkpoints()), None)
+        """The newest one's file, whole or not."""
+        steps = self.saved.steps()
+        return self.saved.path(steps[-1]) if steps else None
 
-    def load_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The newest checkpoint's tensors and header. Raises TenshotError if there is none."""
-        path = self.latest_checkpoint()
-        if path is None:
-            raise TenshotError(f"{self.path} has no checkpoint: there is nothing to resume")
-        return read_tensors(path)
+    def load_checkpoint(self, step: int | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and header of the newest whole checkpoint, perhaps up to a step. Raises NoCheckpoint."""
+        return self.saved.load(step)
 
-    def _checkpoints(self) -> list[Path]:
-        found = self.checkpoints.glob("*.safetensors")
-        return sorted((path for path in found if path.stem.isdecimal()), key=lambda path: int(path.stem))
+
+def _lines(path: Path) -> list[bytes]:
+    """Without the last one if it was cut off."""
+    with told_as_sentence("read", path):
+        return path.read_bytes().split(b"\n")[:-1]
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) and type(entry.get("step")) is int else None

@@ -1,5 +1,6 @@
 """Scores of the averaged generator while a run goes on."""
 
+import math
 import warnings
 from typing import Any
 
@@ -29,14 +30,35 @@ class Scoring:
                 raise TenshotError(f"{name} needs held-out images of the new domain: give them with --eval-real")
 
     def __call__(self, generator: Generator) -> dict[str, dict[str, Any]]:
-        """By metric what `tenshot.metrics.score` returns, or `{"failed": reason}`: a failure never ends a run."""
+        """By metric what `tenshot.metrics.score` returns, or `{"failed": reason}`: a failure never ends a run. Where
+        all failed at once, a warning says why."""
         fakes = generate(generator, range(max(METRICS[name].n for name in self.names)))
         try:
             with warnings.catch_warnings():  # that few images make a covariance of low rank is meant here
                 warnings.simplefilter("ignore")
                 return score(fakes, self.reals, self.shots, self.names, keep_going=True)
-        except TenshotError as error:
-            return {name: {"failed": str(error)} for name in self.names}
+        except Exception as error:
+            reason = str(error) if isinstance(error, TenshotError) else f"{type(error).__name__}: {error}"
+        warnings.warn(f"nothing could be scored, the run goes on without: {reason}", stacklevel=2)
+        return {name: {"failed": reason} for name in self.names}
+
+
+def best_metric(config: RunConfig, names: list[str]) -> str | None:
+    """By which of the scored metrics the best generator is kept: the named one, or the first that is a distance to
+    held-out images; none otherwise. Raises TenshotError if the named one is not scored."""
+    if config.keep_best:
+        if config.keep_best not in names:
+            raise TenshotError(f"--keep-best names {config.keep_best!r}; scored are {', '.join(names)}")
+        return config.keep_best
+    rows = {name: METRICS[name] for name in names}
+    return next((name for name, row in rows.items() if row.n_real and not row.shots and row.better == "lower"), None)
+
+
+def is_better(metric: str, value: float, before: float | None) -> bool:
+    """Whether a value is the best so far; one that is not a number never is."""
+    if not math.isfinite(value):
+        return False
+    return before is None or (value < before if METRICS[metric].better == "lower" else value > before)
 
 
 def main_values(results: dict[str, dict[str, Any]]) -> dict[str, float]:

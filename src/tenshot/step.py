@@ -4,8 +4,10 @@
 """
 
 import copy
+import math
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,7 +22,9 @@ from tenshot.losses import discriminator_loss, generator_loss, path_lengths, r1_
 from tenshot.methods import Method
 from tenshot.methods.base import Batch, Clock, Context, Nets, Phase, State
 from tenshot.models import Model
+from tenshot.nets.pieces import in_pieces
 from tenshot.randomness import generator_for
+from tenshot.recovery import PATIENCE, Health, NotFinite, half, is_out_of_memory
 from tenshot.sampling import to_unit
 
 Stats = dict[str, float]
@@ -41,6 +45,8 @@ class Adaptation:
     ada: Tensor
     """`[3]`: the probability with which images are augmented; of the shots judged since it was last adjusted, how many
     more D took for real than for generated, and how many there were."""
+    health: Health = field(default_factory=Health)
+    """What has gone wrong so far, and what was changed because of it."""
     record: Callable[[dict[str, Any]], None] = lambda entry: None
     """Receives each decision of the method."""
 
@@ -51,6 +57,11 @@ class Adaptation:
 
 def begin(config: RunConfig, source: Model, shots: Tensor) -> Adaptation:
     """Networks, optimisers and the method's state before the first step. Raises TenshotError."""
+    if source.generator.spec.kept:
+        raise TenshotError(
+            f"{config.source} is compact: its pruned channels are cut out for good, so it cannot be adapted; "
+            "adapt the run or model that it was made from"
+        )
     if source.discriminator is None:
         raise TenshotError(f"{config.source} has no discriminator: adaptation needs the one it was trained with")
     generator, discriminator = copy.deepcopy(source.generator), copy.deepcopy(source.discriminator)
@@ -77,7 +88,8 @@ def begin(config: RunConfig, source: Model, shots: Tensor) -> Adaptation:
         for network in (nets.source, generator, discriminator):
             network.compute = torch.bfloat16
     ada = torch.tensor([config.augment_p, 0.0, 0.0], dtype=torch.float64)
-    adaptation = Adaptation(config, shots, nets, {}, generator.latent_avg.new_tensor(float("nan")), ada)
+    health = Health(micro_batch=config.micro_batch)
+    adaptation = Adaptation(config, shots, nets, {}, generator.latent_avg.new_tensor(float("nan")), ada, health)
     adaptation.state = method.setup(_context(adaptation, 0))
     return adaptation
 
@@ -98,52 +110,113 @@ def lr_factor(step: int, steps: int, decay: float) -> float:
 
 
 def run_step(run: Adaptation, step: int) -> Stats:
-    """One step: D, its penalty when due, G, its penalty when due, the moving averages. Returns losses."""
-    config = run.config
-    rng = generator_for(config.seed, "step", step)
-    context = _context(run, step)
-    reals = _reals(run, step, rng)
-    for group in run.nets.optimiser_g.param_groups + run.nets.optimiser_d.param_groups:
-        group["lr"] = group["initial_lr"] * lr_factor(step, config.steps, config.lr_decay)
+    """One step: D, its penalty when due, G, its penalty when due, the moving averages. Returns losses.
 
-    stats: dict[str, Tensor] = {}
-    for phase, losses in _PHASES.items():
+    A phase whose numbers are not finite changes nothing; how many there were is returned as `skipped`. Raises NotFinite
+    when one was left out `PATIENCE` times in a row.
+    """
+    config, nets = run.config, run.nets
+    rng = generator_for(config.seed, "step", step, *run.health.names)
+    faults = {"fisher": ""}
+    context = _context(run, step, faults)
+    reals = _reals(run, step, rng)
+    for group in nets.optimiser_g.param_groups + nets.optimiser_d.param_groups:
+        group["lr"] = group["initial_lr"] * lr_factor(step, config.steps, config.lr_decay) * run.health.lr_scale
+
+    stats: Stats = {}
+    for phase in _PHASES:
         every = {"r1": config.r1_every, "path": config.path_every}.get(phase, 1)
         if every and step % every == 0 and not run.method.skips(phase, context.clock):
-            stats |= _train(phase, losses, run, context, reals, rng)
+            numbers, faults[phase] = _train(phase, run, context, reals, rng)
+            stats |= numbers
 
     decay = 0.5 ** (config.batch / config.ema_half_life) if config.ema_half_life else 0.0
-    average_(run.nets.ema, run.nets.generator, decay)
-    if run.nets.discriminator_ema is not None:
-        average_(run.nets.discriminator_ema, run.nets.discriminator, decay)
+    if not (faults.get("g") or faults.get("path")):  # what trains badly is not worth averaging
+        average_(nets.ema, nets.generator, decay)
+    if nets.discriminator_ema is not None and not (faults.get("d") or faults.get("r1")):
+        average_(nets.discriminator_ema, nets.discriminator, decay)
     run.method.after_step(context, run.state)
-    return {name: value.item() for name, value in stats.items()}
+    _take_stock(run, step, faults)
+    skipped = sum(map(bool, faults.values()))
+    return stats | {"skipped": skipped} if skipped else stats
 
 
-_PhaseLoss = Callable[[Adaptation, Context, Tensor, torch.Generator], tuple[Tensor, dict[str, Tensor], dict | None]]
+def _take_stock(run: Adaptation, step: int, faults: dict[str, str]) -> None:
+    """Count what was left out; raises NotFinite if that happens again and again."""
+    run.health = run.health.after(step, faults)
+    site, row = run.health.longest()
+    if row.count >= PATIENCE:
+        raise NotFinite(f"{faults[site]} at step {step + 1}, the {PATIENCE}th time in a row", row.since)
 
 
-def _train(
-    phase: Phase, losses: _PhaseLoss, run: Adaptation, context: Context, reals: Tensor, rng: torch.Generator
-) -> dict[str, Tensor]:
-    """One optimiser step: the phase's loss, its gradients, what the method makes of them, Adam."""
+def _train(phase: Phase, run: Adaptation, context: Context, reals: Tensor, rng: torch.Generator) -> tuple[Stats, str]:
+    """One optimiser step: the phase's loss, its gradients, what the method makes of them, Adam.
+
+    Returns the losses and ""; or none and what is not finite, and then the run is as it was.
+    """
     network, optimiser = run.nets.of(phase)
     trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     other = run.nets.discriminator if network is run.nets.generator else run.nets.generator
     frozen = [parameter for parameter in other.parameters() if parameter.requires_grad]
+    before = run.path_mean, run.ada
     for parameter in frozen:
         parameter.requires_grad_(False)
     try:
-        loss, stats, gates = losses(run, context, reals, rng)
-        optimiser.zero_grad(set_to_none=True)
-        if inputs := trained + list((gates or {}).values()):
-            loss.backward(inputs=inputs)
+        losses, gates = _differentiate(phase, run, context, reals, rng, trained)
+        inputs = [*trained, *(gates or {}).values()]
+        stats = {name: value.item() for name, value in losses.items()}
+        # Also where gradients are finite and their squares are not: Adam's second moment would never recover.
+        norm = torch.nn.utils.get_total_norm([x.grad for x in inputs if x.grad is not None]).item()
+        told = {**stats, f"the gradient of {phase}": norm}
+        if fault := next((name for name, value in told.items() if not math.isfinite(value)), None):
+            run.path_mean, run.ada = before
+            return {}, f"{fault} is not finite"
+        if inputs:
             run.method.after_backward(phase, context, run.state, gates)
             optimiser.step()
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
-    return {name: value.detach() for name, value in stats.items()}
+    return stats, ""
+
+
+_PhaseLoss = Callable[[Adaptation, Context, Tensor, torch.Generator], tuple[Tensor, dict[str, Tensor], dict | None]]
+
+
+def _differentiate(
+    phase: Phase, run: Adaptation, context: Context, reals: Tensor, rng: torch.Generator, trained: list[Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+    """Leaves a phase's gradients in the parameters; returns losses and gates. Fewer images at once if memory ends."""
+    nets, (_, optimiser) = run.nets, run.nets.of(phase)
+    drawn, before = rng.get_state(), (run.path_mean, run.ada)
+    while True:
+        try:
+            with in_pieces((nets.source, nets.generator, nets.discriminator), run.health.micro_batch):
+                loss, losses, gates = _PHASES[phase](run, context, reals, rng)
+                optimiser.zero_grad(set_to_none=True)
+                if inputs := trained + list((gates or {}).values()):
+                    loss.backward(inputs=inputs)
+            return {name: value.detach() for name, value in losses.items()}, gates
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            _take_fewer(run, context.clock.step, error)
+        loss = losses = gates = None  # their memory is needed
+        optimiser.zero_grad(set_to_none=True)
+        rng.set_state(drawn)
+        run.path_mean, run.ada = before
+
+
+def _take_fewer(run: Adaptation, step: int, error: Exception) -> None:
+    """From now on half as many images at once. Raises TenshotError if that is none."""
+    fewer = half(run.health.micro_batch, 2 * run.config.batch)
+    if not fewer:
+        raise TenshotError(
+            f"there is not enough memory for step {step + 1}, not even with one image at a time: give a --batch below "
+            f"{run.config.batch}, --precision bfloat16, or a smaller source"
+        ) from error
+    warnings.warn(f"not enough memory at step {step + 1}: from now on {fewer} images at once, slower", stacklevel=2)
+    run.health = replace(run.health, micro_batch=fewer)
 
 
 def _discriminator_phase(run: Adaptation, context: Context, reals: Tensor, rng: torch.Generator):
@@ -252,14 +325,20 @@ def _reals(run: Adaptation, step: int, rng: torch.Generator) -> Tensor:
     return images if run.config.augment == "none" else flip(images, rng)
 
 
-def _context(run: Adaptation, step: int) -> Context:
+def _context(run: Adaptation, step: int, faults: dict[str, str] | None = None) -> Context:
+    """What hooks may look at. An estimate that a method records as skipped joins the faults."""
     config = run.config
 
     def reals(n: int, rng: torch.Generator) -> Tensor:
         chosen = torch.randint(len(run.shots), (n,), generator=rng)
         return to_unit(run.shots[chosen]).to(run.nets.generator.latent_avg.device)
 
-    return Context(run.nets, Clock(step, config.steps, config.batch, config.seed), reals, run.record)
+    def record(entry: dict[str, Any]) -> None:
+        if faults is not None and "skipped" in entry:
+            faults["fisher"] = "the Fisher information is not finite"
+        run.record(entry)
+
+    return Context(run.nets, Clock(step, config.steps, config.batch, config.seed), reals, record)
 
 
 @torch.no_grad()

@@ -9,12 +9,11 @@ from typing import Annotated, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 from tyro.conf import Positional, arg
 
-from tenshot.cli.common import PathFlag, parse
+from tenshot.cli.common import Bar, PathFlag, parse
 from tenshot.errors import TenshotError
 from tenshot.files import make_folder, write_atomically
 from tenshot.metrics import METRICS, OFFLINE, evaluate
@@ -65,7 +64,7 @@ def run(arguments: list[str]) -> int:
     if flags.out:
         check_target(Path(flags.out))
     console = Console(highlight=False)
-    with warnings.catch_warnings(record=True) as cautions, _Bar(console) as watch:
+    with warnings.catch_warnings(record=True) as cautions, Bar(console) as watch:
         warnings.simplefilter("always", UserWarning)
         found = evaluate(
             flags.model,
@@ -126,24 +125,3 @@ def shown(result: dict[str, Any]) -> str:
         return "\n".join(f"{part} {result[part]:.3f}" for part in _PARTS)
     value = result["value"]
     return "none" if value is None else f"{value:.4g}" if abs(value) < 100 else f"{value:.1f}"
-
-
-class _Bar:
-    """What is being encoded, and how far it is; nothing where there is no terminal."""
-
-    def __init__(self, console: Console) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self.tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> "_Bar":
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if what not in self.tasks:
-            self.tasks[what] = self.bar.add_task(what)
-        self.bar.update(self.tasks[what], completed=done, total=total)

@@ -10,10 +10,11 @@ from rich.console import Console
 from tyro.conf import OmitArgPrefixes, Positional, Suppress, arg
 
 from tenshot import loop, plan
-from tenshot.cli.common import PathFlag, Signals, parse
+from tenshot.cli.common import PathFlag, Signals, parse, warnings_told
 from tenshot.config import RunConfig
 from tenshot.data import intake_table, load_images
 from tenshot.errors import TenshotError
+from tenshot.interrupts import Interrupts
 from tenshot.methods import Dap, Method
 from tenshot.models import load_model
 from tenshot.progress import ProgressLine
@@ -80,16 +81,25 @@ def peek(arguments: list[str], flag: str) -> str | None:
 
 def carry_out(verb: str, arguments: list[str], config: RunConfig, flags: Any) -> Path | None:
     """Start a run, or resume one, or show what it would do; returns its folder unless nothing was done."""
+    with warnings_told(), Signals(Interrupts()) as interrupts:
+        if flags.resume:
+            return _resume(arguments, flags, interrupts)
+        return _start(verb, config, flags, interrupts)
+
+
+def _resume(arguments: list[str], flags: Any, interrupts: Interrupts) -> Path:
+    if others := [a for a in arguments if a not in ("--resume", flags.resume, f"--resume={flags.resume}")]:
+        raise TenshotError(
+            f"--resume goes on with the run's own settings: leave out {' '.join(others)}, "
+            f"or begin a new run with --config {Path(flags.resume) / 'config.json'}"
+        )
+    with ProgressLine(Console(highlight=False)) as watch:
+        loop.resume(Path(flags.resume), watch=watch, interrupts=interrupts)
+    return Path(flags.resume)
+
+
+def _start(verb: str, config: RunConfig, flags: Any, interrupts: Interrupts) -> Path | None:
     console = Console(highlight=False)
-    if flags.resume:
-        if others := [a for a in arguments if a not in ("--resume", flags.resume, f"--resume={flags.resume}")]:
-            raise TenshotError(
-                f"--resume goes on with the run's own settings: leave out {' '.join(others)}, "
-                f"or begin a new run with --config {Path(flags.resume) / 'config.json'}"
-            )
-        with ProgressLine(console) as watch, Signals(watch):
-            loop.resume(Path(flags.resume), watch=watch)
-        return Path(flags.resume)
     if not config.shots:
         raise TenshotError(
             f"no images were given: name a folder or zip of them, for example `tenshot {verb} my_images`"
@@ -103,8 +113,8 @@ def carry_out(verb: str, arguments: list[str], config: RunConfig, flags: Any) ->
     if flags.dry_run:
         plan.show(console, config, source, intake)
         return None
-    with ProgressLine(console) as watch, Signals(watch):
-        loop.start(config, out=out, overwrite=flags.overwrite, watch=watch, intake=intake)
+    with ProgressLine(console) as watch:
+        loop.start(config, out=out, overwrite=flags.overwrite, watch=watch, intake=intake, interrupts=interrupts)
     return out
 
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from tenshot import kml
-from tenshot.errors import TenshotError
 from tenshot.filters import Fate, Fates, FilterGroup, Slice, mask_gradients_
 from tenshot.fisher import Importance, weight_fisher
 from tenshot.losses import discriminator_loss, generator_loss
 from tenshot.methods.base import Context, Method, Network, Phase, State
 from tenshot.nets import Discriminator, Generator
 from tenshot.randomness import generator_for
+from tenshot.recovery import NotFinite
 from tenshot.settings import check_types, require
 
 _NETWORKS: tuple[Network, ...] = ("generator", "discriminator")
@@ -105,7 +105,7 @@ class AdaM(Method):
             layers = self._layers(network, getattr(context.nets, network))
             importance = self._importance(network, layers, context)
             if not all(torch.isfinite(values).all() for values in importance.values()):
-                raise TenshotError(f"the Fisher information of step {step} is not finite: try a lower --lr")
+                raise NotFinite(f"the Fisher information of step {step} is not finite", step)
             for name, fate in self._decide(layers, importance).items():
                 state[f"{network}/{name}/fate"] = fate
                 state[f"{network}/{name}/importance"] = importance[name]

@@ -69,7 +69,7 @@ class Context:
     reals: Callable[[int, torch.Generator], Tensor]
     """(n, rng) -> n random shots, `[n 3 r r]` in [-1, 1], outside of the training batches' order."""
     record: Callable[[dict[str, Any]], None] = field(default=lambda entry: None)
-    """Append one JSON object to the run's `decisions.jsonl`."""
+    """Append one JSON object to the run's `decisions.jsonl`. One with `skipped` counts as an update left out."""
 
 
 @dataclass
@@ -162,4 +162,4 @@ class Method:
         """Between backward and the optimiser's step: read gradients, mask them."""
 
     def after_step(self, context: Context, state: State) -> None:
-        """After all phases and the moving averages."""
+        """After all phases and the moving averages. Raises `recovery.NotFinite` where a run cannot go on."""

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from tenshot.filters import Fate, Fates, FilterGroup, apply_fates_, gate_of, mask_gradients_, sample_gates
-from tenshot.fisher import Importance, gate_fisher, weight_fisher
+from tenshot.fisher import Importance, gate_fisher, magnitude, weight_fisher
 from tenshot.losses import discriminator_loss, generator_loss
 from tenshot.methods.base import Batch, Context, Method, Nets, Network, Phase, State
 from tenshot.methods.cdc import Cdc
 from tenshot.methods.dcl import Dcl
-from tenshot.pruning import Guards, decide, ramp, track
+from tenshot.pruning import Guards, count_cumulative, count_share, count_single, decide, ramp, track
 from tenshot.randomness import generator_for
 from tenshot.settings import check_types, require
 
@@ -61,6 +61,15 @@ class Dap(Method):
     patches. The gate estimator does not see them."""
     consistency_weight: float = 1.0
     """Factor on their published weights."""
+    rule: Literal["cumulative", "single", "layer", "global"] = "cumulative"
+    """What sets how many filters of a layer go; all but cumulative are there for comparison. cumulative: prune_mass.
+    single: each filter for itself, up to prune_level of its layer's mean importance. layer: the share prune_level of
+    every layer. global: the share prune_level of all layers together, by importances not divided by their layer's mean
+    (as RICK's)."""
+    prune_level: float = 0.04
+    """Of the other rules; rises as prune_mass does."""
+    choose: Literal["importance", "magnitude", "random"] = "importance"
+    """Which filters go first, however many: the least important; for comparison the smallest, or any."""
     guards: Guards = Guards()
 
     def __post_init__(self) -> None:
@@ -70,11 +79,14 @@ class Dap(Method):
         require(self, self.name, "beta", 0 <= self.beta < 1, "at least 0 and below 1")
         require(self, self.name, "prune_mass", 0 <= self.prune_mass < 1, "at least 0 and below 1")
         require(self, self.name, "preserve_mass", 0 <= self.preserve_mass <= 1, "between 0 and 1")
+        require(self, self.name, "prune_level", 0 <= self.prune_level <= 1, "between 0 and 1")
         require(self, self.name, "consistency_weight", 0 <= self.consistency_weight < math.inf, "at least 0")
         require(self, self.name, "warmup", 0 <= self.warmup <= self.settle, f"from 0 to settle, {self.settle}")
         require(self, self.name, "settle", self.settle <= 1, "a share of the run, at most 1")
         is_seen = not self.revive or self.estimator == "gate"
         require(self, self.name, "revive", is_seen, "off with the weight estimator, which cannot see pruned filters")
+        is_plain = not self.revive or (self.rule, self.choose) == ("cumulative", "importance")
+        require(self, self.name, "revive", is_plain, "off with another rule or choice, by which nothing climbs back")
 
     def needs_discriminator_ema(self) -> bool:
         return self.estimator == "weight"
@@ -125,7 +137,7 @@ class Dap(Method):
             if step < warmup:
                 continue
             before = _fates(network, groups, state)
-            self._decide(network, groups, state, self.prune_mass * ramp(step, warmup, settle))
+            self._decide(network, groups, context, state, ramp(step, warmup, settle))
             averaged = nets.ema if network == "generator" else nets.discriminator_ema
             apply_fates_(
                 before,
@@ -158,23 +170,47 @@ class Dap(Method):
             context.record({"step": context.clock.step + 1, "network": network, "skipped": "Fisher is not finite"})
             return
         state[f"{network}/estimates"] += 1
-        for group in groups:
-            key = f"{network}/{group.name}"
-            alive = (state[f"{key}/fate"] != Fate.PRUNE) | self.revive
-            tracked, seen = state[f"{key}/importance"], int(state[f"{network}/estimates"])
-            state[f"{key}/importance"] = track(tracked, fisher[group.name].float().cpu(), alive, beta, seen)
+        newest = {group.name: fisher[group.name].float().cpu() for group in groups}
+        alive = {name: (fate != Fate.PRUNE) | self.revive for name, fate in _fates(network, groups, state).items()}
+        scale = torch.cat([newest[name][alive[name]] for name in newest]).mean() if self.rule == "global" else None
+        for name, values in newest.items():
+            key, seen = f"{network}/{name}/importance", int(state[f"{network}/estimates"])
+            state[key] = track(state[key], values, alive[name], beta, seen, scale)
 
-    def _decide(self, network: Network, groups: list[FilterGroup], state: State, prune_mass: float) -> None:
+    def _decide(
+        self, network: Network, groups: list[FilterGroup], context: Context, state: State, risen: float
+    ) -> None:
+        wanted = self._wanted({group.name: state[f"{network}/{group.name}/importance"] for group in groups}, risen)
         for group in groups:
             key = f"{network}/{group.name}"
             state[f"{key}/fate"] = decide(
                 state[f"{key}/importance"],
                 state[f"{key}/fate"],
-                prune_mass=prune_mass,
+                prune_mass=self.prune_mass * risen,
                 preserve_mass=self.preserve_mass,
                 guards=self.guards,
                 revive=self.revive,
+                wanted=wanted.get(group.name),
+                rank=self._rank(network, group, context),
             )
+
+    def _wanted(self, importances: Importance, risen: float) -> dict[str, int]:
+        """How many filters of each layer are to go; nothing where `decide` shall say so by DAP's own rule."""
+        if self.rule == "single":
+            return {name: count_single(values, self.prune_level * risen) for name, values in importances.items()}
+        if self.rule != "cumulative":
+            return count_share(importances, self.prune_level * risen, pooled=self.rule == "global")
+        if self.choose != "importance":
+            return {name: count_cumulative(values, self.prune_mass * risen) for name, values in importances.items()}
+        return {}
+
+    def _rank(self, network: Network, group: FilterGroup, context: Context) -> Tensor | None:
+        """What filters are chosen by, `[count]`, if it is not their importance."""
+        if self.choose == "magnitude":
+            return magnitude(getattr(context.nets, network), group).cpu()
+        if self.choose == "random":
+            return torch.rand(group.count, generator=generator_for(context.clock.seed, "choice", network, group.name))
+        return None
 
     def _weight_fisher(self, network: Network, groups: list[FilterGroup], context: Context) -> Importance:
         generator, discriminator = context.nets.ema, context.nets.discriminator_ema

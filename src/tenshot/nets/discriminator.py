@@ -53,12 +53,16 @@ class Discriminator(nn.Module):
         """
         if len(images) < 1 or len(images) % minibatches:
             raise ValueError(f"{len(images)} images cannot be {minibatches} minibatches of one size")
+        x = minibatch_stddev(self.trunk(images, gates).to(images.dtype), minibatches)
+        x = self.final_conv(x, (gates or {}).get("final_conv"))
+        return self.final_linear(x.flatten(1)).squeeze(1)
+
+    def trunk(self, images: Tensor, gates: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The last of `maps`, `[n c 4 4]`: all that is computed of each image without the others."""
         x = images
         for _, x in self.maps(images, gates):  # noqa: B007, the last is wanted
             pass
-        x = minibatch_stddev(x.to(images.dtype), minibatches)
-        x = self.final_conv(x, (gates or {}).get("final_conv"))
-        return self.final_linear(x.flatten(1)).squeeze(1)
+        return x
 
     def maps(self, images: Tensor, gates: Mapping[str, Tensor] | None = None) -> Iterator[tuple[str, Tensor]]:
         """Name and output `[n c h w]` of every activated convolution and block, each computed when it is asked for.

@@ -50,9 +50,20 @@ class GeneratorSpec:
     """At 4, 8, ..., resolution pixels."""
     latent_size: int = 512
     mapping_depth: int = 8
+    kept: tuple[int, ...] = ()
+    """Output channels that are left to each styled convolution where pruned ones were cut out; () = all."""
 
     def __post_init__(self) -> None:
         check_channels(self.resolution, self.channels)
+        full = self.outputs
+        is_part = len(self.kept) == len(full) and all(1 <= k <= n for k, n in zip(self.kept, full, strict=True))
+        if self.kept and (not is_part or self.kept == full):
+            raise ValueError(f"kept channels {self.kept}: must be a part of {full}, at least 1 of each")
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Output channels of each styled convolution before any was cut out: one at 4 px, then two a size."""
+        return (self.channels[0], *(count for count in self.channels[1:] for _ in range(2)))
 
     @property
     def layers(self) -> int:
@@ -77,17 +88,18 @@ class Generator(nn.Module):
         super().__init__()
         self.compute = None
         self.spec = spec
-        d, channels = spec.latent_size, spec.channels
+        d, full = spec.latent_size, spec.outputs
+        kept = spec.kept or full
         mapping = [EqualLinear(d, d, lr_mul=0.01, activate=True) for _ in range(spec.mapping_depth)]
         self.style = nn.Sequential(PixelNorm(), *mapping)
-        self.input = _Constant(channels[0])
-        self.conv1 = StyledConv(channels[0], channels[0], d)
-        self.to_rgb1 = ToRGB(channels[0], d)
+        self.input = _Constant(full[0])
+        self.conv1 = StyledConv(full[0], kept[0], d)
+        self.to_rgb1 = ToRGB(kept[0], d)
         self.convs, self.to_rgbs = nn.ModuleList(), nn.ModuleList()
-        for before, after in itertools.pairwise(channels):
-            self.convs.append(StyledConv(before, after, d, up=True))
-            self.convs.append(StyledConv(after, after, d))
-            self.to_rgbs.append(ToRGB(after, d))
+        for i, (before, after) in enumerate(itertools.pairwise(kept)):
+            self.convs.append(StyledConv(before, after, d, up=i % 2 == 0, silent=full[i] - before))
+            if i % 2:
+                self.to_rgbs.append(ToRGB(after, d))
         self.register_buffer("latent_avg", torch.zeros(d))
 
     def map(self, z: Tensor) -> Tensor:
@@ -123,7 +135,7 @@ class Generator(nn.Module):
         if noise is not None and len(noise) != len(self.convs) + 1:
             raise ValueError(f"{len(noise)} noise maps, expected {len(self.convs) + 1}")
         maps: Sequence[Tensor | None] = noise if noise is not None else [None] * (len(self.convs) + 1)
-        x = self.input.input.expand(len(ws), -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        x = self.input.input.expand(ws.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
         x = x.to(self.compute or x.dtype)
         x = self.conv1(x, ws[:, 0], maps[0], gates.get("conv1"))
         if keep is not None:

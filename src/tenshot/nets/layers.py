@@ -68,25 +68,35 @@ def _channels_last(weight: Tensor) -> Tensor:
 
 
 class ModulatedConv(nn.Module):
-    """Weights and style of a modulated convolution; parameter names as in the rosinality layout."""
+    """Weights and style of a modulated convolution; parameter names as in the rosinality layout.
 
-    def __init__(self, channels_in: int, channels_out: int, kernel: int, latent_size: int) -> None:
+    Input channels that were cut out of the network leave their styles, after those of the others, and `silent`, the
+    squared norms of the weights that read them (`tenshot.compact`).
+    """
+
+    silent: Tensor | None
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, latent_size: int, *, silent: int = 0) -> None:
         super().__init__()
         self.weight = nn.Parameter(_channels_last(torch.randn(channels_out, channels_in, kernel, kernel))[None])
-        self.modulation = EqualLinear(latent_size, channels_in, bias_init=1.0)
-        self.fan_in = channels_in * kernel**2
+        self.modulation = EqualLinear(latent_size, channels_in + silent, bias_init=1.0)
+        self.fan_in = (channels_in + silent) * kernel**2
+        self.register_buffer("silent", torch.ones(channels_out, silent) if silent else None)
 
     def style(self, w: Tensor) -> Tensor:
-        """Factors for the input channels, the equalised learning rate's scale included. `[n d] -> [n i]`."""
+        """Factors for the input channels, those cut out last, the equalised learning rate's scale included.
+        `[n d] -> [n i+silent]`."""
         return self.modulation(w) / math.sqrt(self.fan_in)
 
-    @staticmethod
-    def demodulation(style: Tensor, weight: Tensor) -> Tensor:
-        """1 / (the standard deviation that style and weights give each output channel). `[n i], [o i k k] -> [n o]`.
+    def demodulation(self, style: Tensor, weight: Tensor) -> Tensor:
+        """1 / (the standard deviation that style and weights give each output channel).
+        `[n i+silent], [o i k k] -> [n o]`.
 
         A pruned input channel stays in the sum: pruning takes a channel's signal away and nothing else.
         """
         energy = weight.square().sum(dim=(2, 3))  # [o i]
+        if self.silent is not None:
+            energy = torch.cat([energy, self.silent], dim=1)
         return torch.rsqrt(F.linear(style.square(), energy) + 1e-8)
 
 
@@ -110,9 +120,11 @@ class StyledConv(nn.Module):
 
     gate: Tensor
 
-    def __init__(self, channels_in: int, channels_out: int, latent_size: int, *, up: bool = False) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, latent_size: int, *, up: bool = False, silent: int = 0
+    ) -> None:
         super().__init__()
-        self.conv = ModulatedConv(channels_in, channels_out, 3, latent_size)
+        self.conv = ModulatedConv(channels_in, channels_out, 3, latent_size, silent=silent)
         self.noise = _Noise()
         self.activate = _Bias(channels_out)
         self.up = up
@@ -121,7 +133,7 @@ class StyledConv(nn.Module):
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None, gate: Tensor | None = None) -> Tensor:
         """`[n i h w], [n d], [n 1 h' w'] or None, gate [o] or [n o] or None (own) -> [n o h' w']`."""
         style = self.conv.style(w)
-        x = x * style[:, :, None, None].to(x.dtype)
+        x = x * style[:, : x.shape[1], None, None].to(x.dtype)
         weight = self.conv.weight.squeeze(0)  # read once: a parametrised weight is computed at every look
         if self.up:
             x = F.conv_transpose2d(x, weight.to(x.dtype).transpose(0, 1), stride=2)

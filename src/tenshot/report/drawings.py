@@ -14,7 +14,7 @@ _LOSSES = (
     ("R1 penalty", {"r1": "R1"}),
     ("Path length", {"path": "path length"}),
 )
-_NOT_LOSSES = {"step", "seconds", "pruned", *(name for _, names in _LOSSES for name in names)}
+_NOT_LOSSES = {"step", "seconds", "pruned", "skipped", *(name for _, names in _LOSSES for name in names)}
 _RAMP = 9
 """Colours from coarse layers to fine ones: classes r0 to r8 of the style sheet."""
 _STEPS_OF_CURVE = 128

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tenshot.errors import TenshotError
 from tenshot.files import make_folder, write_atomically
+from tenshot.models import Model
 from tenshot.report import drawings, words
 from tenshot.report.charts import Svg
 from tenshot.report.comparison import LETTERS, compare_runs
@@ -22,17 +23,30 @@ _NEAREST = 12
 _HERE = Path(__file__).parent
 
 
-def write_report(run: Path, out: Path | None = None, compare: Sequence[Path] = ()) -> Path:
+def write_report(
+    run: Path,
+    out: Path | None = None,
+    compare: Sequence[Path] = (),
+    *,
+    unfinished: Model | None = None,
+    note: str = "",
+) -> Path:
     """Write a finished run's report, one HTML file that needs no network, and return its path.
 
     out: by default `report.html` in the run's folder, `comparison.html` when there are others. compare: finished runs
-    to set beside it, drawn from the same latents; the run itself and repetitions are passed over. Raises TenshotError.
+    to set beside it, drawn from the same latents; the run itself and repetitions are passed over. unfinished: shown in
+    place of the result of a run that has none. note: a sentence that the report closes with. Raises TenshotError.
     """
-    return write_and_tell(run, out, compare)[0]
+    return write_and_tell(run, out, compare, unfinished=unfinished, note=note)[0]
 
 
 def write_and_tell(
-    run: Path, out: Path | None = None, compare: Sequence[Path] = ()
+    run: Path,
+    out: Path | None = None,
+    compare: Sequence[Path] = (),
+    *,
+    unfinished: Model | None = None,
+    note: str = "",
 ) -> tuple[Path, list[words.KeyNumber]]:
     """`write_report`, and the numbers that stand at the top of the page, for those who read no further."""
     others = {path.resolve(): path for path in reversed(compare) if path.resolve() != run.resolve()}
@@ -40,7 +54,8 @@ def write_and_tell(
         raise TenshotError(f"{len(others) + 1} runs do not fit side by side: compare at most {len(LETTERS)}")
     out = out or run / ("comparison.html" if others else "report.html")
     eye = Eye()
-    subject = read_run(run, eye)
+    subject = read_run(run, eye, unfinished)
+    subject.notes.extend([note] if note else [])
     html = render(subject, [read_run(path, eye) for path in reversed(others.values())])
     make_folder(out.parent)
     write_atomically(out, html.encode("utf-8", "replace"))

@@ -54,25 +54,34 @@ class Subject:
         return self.model.card
 
     @property
+    def steps(self) -> int:
+        """How many steps the model has behind it: fewer than set where the run was ended early."""
+        told = self.card.get("steps")
+        return told if isinstance(told, int) else self.config.steps
+
+    @property
     def seconds(self) -> float | None:
         """Of all steps together; None without a journal that says so."""
         told = [entry["seconds"] for entry in self.stats if isinstance(entry.get("seconds"), int | float)]
         return sum(told) if told else None
 
 
-def read_run(path: Path, eye: Eye) -> Subject:
-    """Read a finished run's folder and draw its samples. Raises TenshotError if it is not one."""
+def read_run(path: Path, eye: Eye, unfinished: Model | None = None) -> Subject:
+    """Read a finished run's folder and draw its samples. Raises TenshotError if it is not one.
+
+    unfinished: takes the place of the result where there is none.
+    """
     run = RunDir(path)
     if not os.path.isdir(path):
         raise TenshotError(f"there is no run {path}: give the folder that `tenshot adapt` wrote")
     if not os.path.isfile(run.config):
         raise TenshotError(f"{path} is not a run's folder: it has no config.json")
     config = read_config(run.config)
-    if not os.path.isfile(run.model):
+    if unfinished is None and not os.path.isfile(run.model):
         raise TenshotError(
             f"{path} has no model.safetensors, so the run has not finished: go on with `tenshot adapt --resume {path}`"
         )
-    model = load_model(path)
+    model = unfinished or load_model(path)
     samples = generate_images(model, range(SAMPLES))
     notes: list[str] = []
     shots = digest = likeness = None
@@ -85,6 +94,7 @@ def read_run(path: Path, eye: Eye) -> Subject:
     stats, metrics, decisions = (_journal(run, name, notes) for name in ("stats", "metrics", "decisions"))
     if skipped := sum("skipped" in entry for entry in decisions):
         notes.append(f"Estimates of importance that were passed over, because they were not finite: {skipped}.")
+    notes += _faults(stats, _journal(run, "recovery", notes))
     notes += [f"The metric {name} failed: {reason}." for name, reason in failures(metrics)]
     return Subject(
         name=printable(path.resolve().name) or "run",
@@ -100,6 +110,14 @@ def read_run(path: Path, eye: Eye) -> Subject:
         histories=histories(decisions),
         notes=notes,
     )
+
+
+def _faults(stats: list[dict[str, Any]], returns: list[dict[str, Any]]) -> list[str]:
+    """What the run's journals tell of numbers that were not finite."""
+    told = [f"Back to step {entry['step']}, because {entry.get('why')}." for entry in returns]
+    if skipped := sum(1 for entry in stats if entry.get("skipped")):
+        told.append(f"Steps in which an update was left out, because its numbers were not finite: {skipped}.")
+    return told
 
 
 def _journal(run: RunDir, name: str, notes: list[str]) -> list[dict[str, Any]]:

@@ -61,7 +61,7 @@ def named(path: str) -> str:
 
 def key_numbers(subject: Subject) -> list[KeyNumber]:
     """Three numbers: how good if that was measured, whether the shots are copied, how varied; else what it took."""
-    likeness, steps, found = subject.likeness, subject.config.steps, []
+    likeness, steps, found = subject.likeness, subject.steps, []
     if distance := _distance_to_reals(subject):
         found.append(distance)
     if likeness and likeness.copies is not None:
@@ -137,7 +137,7 @@ def environment(subject: Subject) -> list[tuple[str, str]]:
 def hashes(subject: Subject) -> list[tuple[str, str]]:
     """SHA-256 of what went in and what came out."""
     source = subject.card.get("source")
-    rows = [("model.safetensors", file_digest(subject.run.model))]
+    rows = [("model.safetensors", file_digest(subject.run.model))] if subject.run.model.is_file() else []
     if isinstance(source, dict) and isinstance(source.get("sha256"), str):
         rows.append((f"source {_shown(source.get('name', ''))}", printable(source["sha256"])))
     return [*rows, ("shots, as prepared", subject.shots_digest)] if subject.shots_digest else rows

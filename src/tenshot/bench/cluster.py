@@ -1,0 +1,63 @@
+"""A pool of Ray workers on any number of machines (extra `cluster`).
+
+Every node needs tenshot and the folder of data. With a folder of work on a disk that all share, a job whose node dies
+goes on from its newest checkpoint on another node; without one it begins again. Ray itself hands the job out anew.
+"""
+
+import importlib
+from typing import Any
+
+from tenshot.bench.processes import Work
+from tenshot.bench.specs import Job
+from tenshot.bench.work import Outcome, Places, carry_out
+from tenshot.errors import TenshotError
+
+
+class Cluster:
+    """As many jobs at once as the cluster has processors for; see `spread.Pool`."""
+
+    def __init__(self, address: str, places: Places, threads: int = 1, work: Work = carry_out) -> None:
+        """address: of a running cluster, for `ray.init`. Raises TenshotError if Ray or the cluster is missing."""
+        self._ray = ray = _ray()
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise TenshotError(f"no Ray cluster answers at {address}: {error}") from error
+        self.places, self.threads = places, threads
+        # A fresh process for each job; a node that dies is no fault of the job's.
+        self._work = ray.remote(num_cpus=threads, max_calls=1, max_retries=-1)(work)
+        self._busy: dict[Any, Job] = {}
+
+    def free(self) -> int:
+        there = int(self._ray.cluster_resources().get("CPU", 0)) // self.threads
+        return there - len(self._busy)
+
+    def submit(self, job: Job) -> None:
+        self._busy[self._work.remote(job, self.places, self.threads)] = job
+
+    def finished(self, timeout: float) -> list[tuple[Job, Outcome]]:
+        if not self._busy:
+            return []
+        ready, _ = self._ray.wait(list(self._busy), num_returns=1, timeout=timeout)
+        ended = []
+        for reference in ready:
+            try:
+                outcome = self._ray.get(reference)
+            except self._ray.exceptions.RayError as error:
+                outcome = Outcome("died", str(error).strip().splitlines()[0])
+            ended.append((self._busy.pop(reference), outcome))
+        return ended
+
+    def stop(self) -> None:
+        for reference in self._busy:
+            self._ray.cancel(reference)
+        self._ray.wait(list(self._busy), num_returns=len(self._busy), timeout=60) if self._busy else None
+        self._busy.clear()
+        self._ray.shutdown()
+
+
+def _ray() -> Any:
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise TenshotError(f'Ray could not be imported ({error}): pip install "tenshot[cluster]"') from error

@@ -1,0 +1,190 @@
+"""Specs: small JSON files that name variants, domains and seeds, and the jobs they stand for.
+
+    {
+      "settings": {"precision": "bfloat16"},
+      "variants": {"finetune": {}, "weight Fisher": {"method": "dap", "dap": {"estimator": "weight"}}},
+      "domains": ["sketch", "bottts"],
+      "seeds": [0, 1, 2]
+    }
+
+A variant holds what differs from the preset of its method, which is its own name if it gives none: settings of a run,
+those of the method under the method's name, `preset`, `shots` (where "{domain}" stands for the domain), and `first`,
+how many of the shots are used. `settings` are those of all variants. A spec without `variants` is one run: its keys are
+the variant's, with `domain` and `seed`.
+"""
+
+import functools
+import hashlib
+import json
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from tenshot.config import RunConfig, build_method
+from tenshot.errors import TenshotError
+from tenshot.files import told_as_sentence
+from tenshot.metrics import OFFLINE
+from tenshot.models import embedded_sources, file_digest, find_model
+from tenshot.presets import DEFAULT, find_preset
+from tenshot.settings import build
+
+SHOTS, HELD_OUT = "{domain}.zip/shots", "{domain}.zip/heldout"
+"""Where a domain's images lie in the folder of data."""
+LEFT_TO_THE_MATRIX = ("seed", "eval_real")
+_NEUTRAL = {f.name: f.default for f in fields(RunConfig) if f.name in ("sample_every", "checkpoint_every", "keep_last")}
+"""Settings on which no number of a result depends."""
+_MATRIX = {"what", "settings", "variants", "domains", "seeds"}
+
+
+def subject(domain: str, config: RunConfig | None, first: int) -> tuple[Any, ...]:
+    """Of all that a job is, what its result depends on."""
+    return domain, config and replace(config, **_NEUTRAL), first
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a matrix. Two jobs are the same if all but their variant's name is."""
+
+    variant: str
+    """What the spec calls it."""
+    domain: str
+    config: RunConfig
+    """Its paths are relative to the folder of data."""
+    first: int = 0
+    """How many of the shots are used, in order of name. 0 = all."""
+    metrics: tuple[str, ...] = OFFLINE
+
+    @property
+    def held_out(self) -> str:
+        """The images that it is scored against, relative to the folder of data."""
+        return HELD_OUT.format(domain=self.domain)
+
+    @property
+    def subject(self) -> tuple[Any, ...]:
+        """What two jobs must share for one result to answer both."""
+        return subject(self.domain, self.config, self.first)
+
+    def name(self, source: str) -> str:
+        """`bottts/dap-0-1f2e3d4c`: method and seed for readers, a hash of everything. source: sha256 of the source."""
+        facts = {"config": json.loads(self.config.to_json()), "first": self.first, "source": source}
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+        return f"{self.domain}/{self.config.method.name}-{self.config.seed}-{digest}"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A matrix: the rows and columns of its tables, and its jobs."""
+
+    variants: tuple[str, ...]
+    domains: tuple[str, ...]
+    seeds: tuple[int, ...]
+    jobs: tuple[Job, ...]
+    """By seed, then domain, then variant, so that a matrix that is half done compares all variants."""
+
+
+def read_spec(path: Path) -> Spec:
+    """The matrix in a spec file. Raises TenshotError that names file and fault."""
+    try:
+        with told_as_sentence("read", path):
+            values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise TenshotError("it holds no JSON object")
+        return _spec(values if "variants" in values else _single(values))
+    except ValueError as error:
+        raise TenshotError(f"{path} is not JSON: {error}") from error
+    except TenshotError as error:
+        raise TenshotError(f"{path}: {error}") from error
+
+
+def all_jobs(specs: list[Spec]) -> list[Job]:
+    """The jobs of several matrices, each once: by seed first, then in the order of the specs."""
+    found = {job.subject: job for spec in reversed(specs) for job in reversed(spec.jobs)}
+    order = {job.subject: None for spec in specs for job in spec.jobs}
+    return sorted((found[subject] for subject in order), key=lambda job: job.config.seed)
+
+
+def selected(jobs: list[Job], only: str) -> list[Job]:
+    """Those that a filter such as `method=dap,method=rick,domain=bottts` lets through: of each key one of its values.
+
+    Keys: variant, method, domain, seed. Raises TenshotError for another, and if nothing is left.
+    """
+    wanted: dict[str, set[str]] = {}
+    for part in filter(None, (part.strip() for part in only.split(","))):
+        key, sign, value = part.partition("=")
+        if not sign or key not in ("variant", "method", "domain", "seed"):
+            raise TenshotError(f"--only has {part!r}: write variant=, method=, domain= or seed= and a value")
+        wanted.setdefault(key, set()).add(value)
+    kept = [job for job in jobs if all(_facts(job)[key] in values for key, values in wanted.items())]
+    if jobs and not kept:
+        raise TenshotError(f"--only {only} leaves no run of the {len(jobs)} that the specs name")
+    return kept
+
+
+def source_sha256(config: RunConfig, data: Path | None) -> str | None:
+    """Of the source's file: an embedded one, or one in the folder of data; None if that is not known or lacks it."""
+    is_embedded = config.source in embedded_sources()
+    path = find_model(config.source) if is_embedded else None if data is None else data / config.source
+    return _digest(path, path.stat().st_mtime_ns) if path is not None and path.is_file() else None
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(path: Path, changed: int) -> str:
+    return file_digest(path)
+
+
+def _facts(job: Job) -> dict[str, str]:
+    config = job.config
+    return {"variant": job.variant, "method": config.method.name, "domain": job.domain, "seed": str(config.seed)}
+
+
+def _single(values: dict[str, Any]) -> dict[str, Any]:
+    rest = dict(values)
+    try:
+        domain, seed, name = rest.pop("domain"), rest.pop("seed", 0), values["method"]
+    except KeyError as error:
+        raise TenshotError(f"it has no {error}: a spec has variants, domains and seeds, or is one run") from error
+    return {"variants": {name: rest}, "domains": [domain], "seeds": [seed]}
+
+
+def _spec(values: dict[str, Any]) -> Spec:
+    if unknown := sorted(values.keys() - _MATRIX):
+        raise TenshotError(f"unknown key {', '.join(unknown)}; known are {', '.join(sorted(_MATRIX))}")
+    variants, domains, seeds = (values.get(key) for key in ("variants", "domains", "seeds"))
+    shared = values.get("settings", {})
+    if not (isinstance(variants, dict) and isinstance(shared, dict)):
+        raise TenshotError("variants and settings must be objects")
+    if not (isinstance(domains, list) and isinstance(seeds, list) and variants and domains and seeds):
+        raise TenshotError("domains and seeds must be lists, and nothing may be empty")
+    jobs = [
+        _job(variant, domain, seed, {**shared, **given, **_merged(shared, given)})
+        for seed in seeds
+        for domain in domains
+        for variant, given in variants.items()
+    ]
+    return Spec(tuple(variants), tuple(domains), tuple(seeds), tuple(jobs))
+
+
+def _merged(shared: dict[str, Any], given: Any) -> dict[str, Any]:
+    """Objects that both have: the method's settings."""
+    if not isinstance(given, dict):
+        raise TenshotError(f"a variant is {given!r}: it must be an object of settings")
+    both = [key for key, value in given.items() if isinstance(value, dict) and isinstance(shared.get(key), dict)]
+    return {key: {**shared[key], **given[key]} for key in both}
+
+
+def _job(variant: str, domain: str, seed: int, settings: dict[str, Any]) -> Job:
+    rest = dict(settings)
+    name = rest.pop("method", variant)
+    values = dict(find_preset(name, rest.pop("preset", DEFAULT)).settings)
+    method = build_method(name, {**values.pop(name, {}), **rest.pop(name, {})})
+    shots, first = rest.pop("shots", SHOTS), rest.pop("first", 0)
+    if not (isinstance(first, int) and first >= 0):
+        raise TenshotError(f"first is {first!r}: it must be a number of shots, or 0 for all")
+    known = {field.name for field in fields(RunConfig)} - set(LEFT_TO_THE_MATRIX)
+    if unknown := sorted(rest.keys() - known):
+        raise TenshotError(f"{variant} has {', '.join(unknown)}, which is no setting of a run or of {name}")
+    values |= rest
+    if values.get("eval_every"):
+        values["eval_real"] = HELD_OUT.format(domain=domain)
+    values |= {"shots": str(shots).format(domain=domain), "method": method, "seed": seed}
+    return Job(variant, domain, build(RunConfig, values), first)

@@ -1,0 +1,174 @@
+"""Tables of results in Markdown, written into pages between markers.
+
+<!-- bench:table fd_efflite_2k -->            mean and interval of a metric, variants x domains of table.json
+<!-- bench:table fd_efflite_2k over rick -->  the same as a ratio to a variant, seed by seed
+<!-- bench:ablations/rule prdc_2k.recall -->  a part of a metric, of ablations/rule.json
+<!-- bench:table seconds -->                  also peak_mb; best METRIC where runs were scored on their way
+<!-- bench:table facts -->                    versions, machines, commits
+<!-- /bench -->
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tenshot.bench.intervals import Estimate, estimate
+from tenshot.bench.results import Result, Results
+from tenshot.bench.specs import Job, Spec, read_spec, source_sha256
+from tenshot.errors import TenshotError
+from tenshot.files import told_as_sentence
+from tenshot.metrics import METRICS
+
+_MARKED = re.compile(r"<!-- bench:(?P<name>[^\n]+?) -->\n.*?<!-- /bench -->", re.DOTALL)
+_PLAIN = ("seconds", "peak_mb")
+_PARTS = ("precision", "recall", "density", "coverage")
+Numbers = dict[tuple[str, str], dict[int, float]]
+"""(variant, domain) -> seed -> value."""
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A folder of specs with the results that answer them."""
+
+    folder: Path
+    results: Results
+
+    def render(self, name: str) -> str:
+        """The Markdown that belongs between the markers of a name. Raises TenshotError for what there is not."""
+        where, _, quantity = name.strip().partition(" ")
+        spec = read_spec(self.folder / f"{where}.json")
+        found = {
+            job: result for job in spec.jobs if (result := self.results.find(job, source_sha256(job.config, None)))
+        }
+        if quantity == "facts":
+            return facts(spec, found)
+        quantity, _, base = quantity.partition(" over ")
+        if base and base not in spec.variants:
+            raise TenshotError(f"bench:{name}: {where} has no variant {base!r}; there are {', '.join(spec.variants)}")
+        read, better = quantity_of(quantity, name)
+        numbers: Numbers = {}
+        for job, result in found.items():
+            if (value := read(result.values)) is not None:
+                numbers.setdefault((job.variant, job.domain), {})[job.config.seed] = value
+        return grid(spec, ratios(numbers, base) if base else numbers, better)
+
+    def fill(self, text: str) -> str:
+        """A page with all its marked places written anew."""
+
+        def written(match: re.Match[str]) -> str:
+            return f"<!-- bench:{match['name']} -->\n\n{self.render(match['name'])}\n\n<!-- /bench -->"
+
+        return _MARKED.sub(written, text)
+
+
+def is_marked(path: Path) -> bool:
+    """Whether a page has a place for a table."""
+    with told_as_sentence("read", path):
+        return bool(_MARKED.search(path.read_text(encoding="utf-8")))
+
+
+def quantity_of(quantity: str, name: str) -> tuple[Callable[[dict[str, Any]], float | None], str]:
+    """How to read a number out of a result, and which numbers are better. Raises TenshotError."""
+    if quantity in _PLAIN:
+        return lambda values: values[quantity]["train"], "lower"
+    is_best = quantity.startswith("best ")
+    metric, _, part = quantity.removeprefix("best ").partition(".")
+    if metric not in METRICS or (part and part not in _PARTS):
+        raise TenshotError(f"bench:{name}: there is no quantity {quantity!r} (docs/metrics.md has the metrics)")
+    if is_best:
+        return lambda values: values.get("best", {}).get(metric, {}).get("value"), METRICS[metric].better
+    return lambda values: values["metrics"].get(metric, {}).get(part or "value"), METRICS[metric].better
+
+
+def ratios(numbers: Numbers, base: str) -> Numbers:
+    """Each number over that of a variant with the same domain and seed."""
+    return {
+        (variant, domain): {
+            seed: value / numbers[base, domain][seed]
+            for seed, value in seeds.items()
+            if numbers.get((base, domain), {}).get(seed)
+        }
+        for (variant, domain), seeds in numbers.items()
+    }
+
+
+def grid(spec: Spec, numbers: Numbers, better: str) -> str:
+    """Variants x domains, mean and half of the interval over seeds, the best mean of a column in bold.
+
+    The last column is the mean over domains, taken seed by seed; only seeds that all domains have count for it.
+    """
+    have, want = sum(map(len, numbers.values())), len(spec.jobs)
+    if not have:
+        return f"*No results yet: {want} runs are to be done.*"
+    columns = {
+        domain: {v: list(numbers.get((v, domain), {}).values()) for v in spec.variants} for domain in spec.domains
+    }
+    if len(spec.domains) > 1:
+        columns["mean"] = {v: over_domains(spec, numbers, v) for v in spec.variants}
+    cells = {title: shown_column(column, len(spec.seeds), better) for title, column in columns.items()}
+    lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    lines += [f"| {variant} | {' | '.join(cells[title][variant] for title in columns)} |" for variant in spec.variants]
+    seeds = f"Mean over {len(spec.seeds)} seeds ± half of the 95 % t-interval; {better} is better."
+    missing = (
+        f" **{want - have} of {want} runs are missing**; n says how many there are where not all."
+        if have < want
+        else ""
+    )
+    return "\n".join([*lines, "", seeds + missing])
+
+
+def over_domains(spec: Spec, numbers: Numbers, variant: str) -> list[float]:
+    """One mean over all domains for each seed that all of them have."""
+    found = [numbers.get((variant, domain), {}) for domain in spec.domains]
+    whole = [seed for seed in spec.seeds if all(seed in seeds for seeds in found)]
+    return [math.fsum(seeds[seed] for seeds in found) / len(found) for seed in whole]
+
+
+def shown_column(column: dict[str, list[float]], want: int, better: str) -> dict[str, str]:
+    """Cells with as many decimals as give the column's largest mean three digits."""
+    estimates = {variant: estimate(values) for variant, values in column.items() if values}
+    means = {variant: e.mean for variant, e in estimates.items()}
+    decimals = decimals_for(max(map(abs, means.values()), default=1.0))
+    best = (min if better == "lower" else max)(means, key=lambda v: means[v]) if len(means) > 1 else None
+    cells = {variant: shown(e, decimals, want) for variant, e in estimates.items()}
+    return {v: f"**{cells[v]}**" if v == best else cells.get(v, "–") for v in column}
+
+
+def decimals_for(largest: float) -> int:
+    return min(8, max(0, 2 - math.floor(math.log10(largest)))) if largest > 0 else 3
+
+
+def shown(e: Estimate, decimals: int, want: int) -> str:
+    half = "" if e.half is None else f" ± {e.half:.{decimals}f}"
+    return f"{e.mean:.{decimals}f}{half}" + (f" (n={e.n})" if e.n < want else "")
+
+
+def facts(spec: Spec, found: dict[Job, Result]) -> str:
+    """What the results were measured with, and how many of each there are."""
+    values = [result.values for result in found.values()]
+
+    def counted(what: str, texts: Sequence[str]) -> str:
+        counts = Counter(texts)
+        alike = len(counts) == 1
+        return f"| {what} | {'; '.join(t if alike else f'{t} ({n})' for t, n in counts.most_common())} |"
+
+    lines = ["| | |", "|---|---|", f"| runs | {len(found)} of {len(spec.jobs)} |"]
+    if values:
+        lines += [
+            counted("source", [f"{v['config']['source']}, sha256 {v['sha256']['source'][:12]}" for v in values]),
+            counted("steps", [f"{v['config']['steps']:,} of {v['config']['batch']} images" for v in values]),
+            counted("precision", [v["config"]["precision"] for v in values]),
+            counted("torch", [v["versions"]["torch"] for v in values]),
+            counted("tenshot", [f"{v['versions']['tenshot']} at {shown_commit(v)}" for v in values]),
+            counted("machine", [f"{v['machine']['processor']}, {v['threads']} thread" for v in values]),
+            f"| training | {sum(v['seconds']['train'] for v in values) / 3600:.1f} hours of one thread in all |",
+        ]
+    return "\n".join(lines)
+
+
+def shown_commit(values: dict[str, Any]) -> str:
+    return (values["commit"] or "an unknown commit")[:10] + (", changed" if values["changed"] else "")

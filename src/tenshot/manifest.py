@@ -1,0 +1,119 @@
+"""The checkpoints in a run's folder, and the manifest of their hashes.
+
+manifest.json      {"000200.safetensors": {"bytes": ..., "sha256": ...}, ...}
+000200.safetensors
+
+A checkpoint is in the manifest before it is on the disk. Whenever a process is killed, every whole file has its hash;
+an entry may lack its file, and is then passed over. Where a file takes another's place, its entry tells both hashes,
+the older one under "before".
+"""
+
+import hashlib
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tenshot.errors import TenshotError
+from tenshot.files import told_as_sentence, write_atomically
+from tenshot.models import file_digest, packed, read_tensors
+
+Entry = dict[str, Any]
+
+
+class NoCheckpoint(TenshotError):
+    """There is none, or none that is whole."""
+
+
+class Checkpoints:
+    """The files of a folder that are named by how many steps were done."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = folder / "manifest.json"
+
+    def steps(self) -> list[int]:
+        """After how many steps there are files, rising; nothing is said about what is in them."""
+        found = self.folder.glob("*.safetensors")
+        return sorted(int(path.stem) for path in found if path.stem.isdecimal())
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"{step:06d}.safetensors"
+
+    def save(self, step: int, tensors: dict[str, Tensor], header: dict[str, Any], *, keep: int, every: int = 1) -> None:
+        """Write a checkpoint and its hash, then delete older ones. Raises TenshotError.
+
+        The newest `keep` stay, and the newest `keep` of those at multiples of `every`: one that was written because of
+        a signal pushes none of these out.
+        """
+        data = packed(tensors, {**header, "step": step})
+        there = {self.path(other).name for other in self.steps()}
+        entries = {name: entry for name, entry in self._entries().items() if name in there}
+        entry = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        older = entries.get(self.path(step).name)
+        entries[self.path(step).name] = {**entry, "before": older["sha256"]} if older else entry
+        write_atomically(self.manifest, (json.dumps(entries, indent=1, sort_keys=True) + "\n").encode())
+        write_atomically(self.path(step), data)
+        steps = self.steps()
+        due = [other for other in steps if every and other % every == 0]
+        self._delete(set(steps) - set(steps[-keep:]) - set(due[-keep:]))
+
+    def load(self, step: int | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and header of the newest whole checkpoint, or of the newest up to a step. One that is damaged or
+        missing is passed over with a warning. Raises NoCheckpoint."""
+        entries = self._entries(warn=True)
+        named = {int(name.partition(".")[0]) for name in entries}
+        steps = sorted(other for other in {*self.steps(), *named} if step is None or other <= step)
+        for other in reversed(steps):
+            path = self.path(other)
+            try:
+                return self._read(path, other, entries.get(path.name))
+            except TenshotError as error:
+                warnings.warn(f"{error}; it is passed over, the checkpoint before it is taken", stacklevel=3)
+        which = "none of its checkpoints is whole" if steps else "it has no checkpoint"
+        raise NoCheckpoint(f"{self.folder.parent} cannot be continued: {which}")
+
+    def drop_after(self, step: int) -> None:
+        """Delete the checkpoints of later steps: a run that went back makes them anew. Raises TenshotError."""
+        self._delete({other for other in self.steps() if other > step})
+
+    def _read(self, path: Path, step: int, entry: Entry | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        if entry is not None:
+            if not os.path.isfile(path):
+                raise TenshotError(f"{path} is not there: it was deleted, or its writing was cut short")
+            if file_digest(path) not in (entry["sha256"], entry.get("before")):
+                with told_as_sentence("read", path):
+                    size = path.stat().st_size
+                told = f"it has {size:,} of {entry['bytes']:,} bytes" if size != entry["bytes"] else "its bytes changed"
+                raise TenshotError(f"{path} is damaged: {told} (the sha256 is not that in manifest.json)")
+        tensors, header = read_tensors(path)
+        if header.get("step") != step:
+            raise TenshotError(f"{path} is not the checkpoint after step {step}")
+        return tensors, header
+
+    def _entries(self, *, warn: bool = False) -> dict[str, Entry]:
+        """What the manifest says; nothing, with a warning, where it is damaged or checkpoints have none."""
+        try:
+            found: Any = json.loads(self.manifest.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            found = None
+        if isinstance(found, dict) and all(_is_entry(name, entry) for name, entry in found.items()):
+            return found
+        if warn and self.steps():
+            warnings.warn(f"{self.manifest} is missing or damaged: hashes were not compared", stacklevel=4)
+        return {}
+
+    def _delete(self, steps: set[int]) -> None:
+        for step in steps:
+            with told_as_sentence("delete", self.path(step)):
+                self.path(step).unlink(missing_ok=True)
+
+
+def _is_entry(name: str, entry: Any) -> bool:
+    stem, _, kind = name.partition(".")
+    is_step = stem.isascii() and stem.isdecimal() and len(stem) < 20 and f"{int(stem):06d}" == stem
+    is_noted = isinstance(entry, dict) and type(entry.get("bytes")) is int and isinstance(entry.get("sha256"), str)
+    return is_step and kind == "safetensors" and is_noted

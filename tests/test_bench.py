@@ -1,0 +1,416 @@
+"""tenshot bench: nothing is run twice, nothing is lost, and pages say what the results say."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import zipfile
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+from scipy import stats
+
+import quick_bench
+from tenshot import loop
+from tenshot.__main__ import main
+from tenshot.bench import intervals
+from tenshot.bench.claims import claimed, is_claimed
+from tenshot.bench.processes import Processes
+from tenshot.bench.results import Results, read_result, write_result
+from tenshot.bench.specs import all_jobs, read_spec, selected
+from tenshot.bench.spread import TRIES, spread
+from tenshot.bench.tables import Shelf, grid, is_marked, ratios
+from tenshot.bench.work import Outcome, Places, carry_out
+from tenshot.config import RunConfig
+from tenshot.errors import TenshotError
+from tenshot.methods import METHODS
+from tenshot.models import file_digest, save_model
+from tenshot.sampling import generate_images
+from tenshot.sheets import png, to_pillow
+from tiny import tiny_model
+
+ROOT = Path(__file__).parents[1]
+QUALITY = ROOT / "benchmarks" / "quality"
+SPECS = [QUALITY / "table.json", *sorted((QUALITY / "ablations").glob("*.json"))]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+MATRIX = {
+    "settings": {"source": "tiny.safetensors", "steps": 8, "batch": 2, "checkpoint_every": 4, "sample_every": 0},
+    "variants": {
+        "finetune": {},
+        "eager": {"method": "dap", "dap": {"warmup": 0.2, "every": 2, "prune_mass": 0.1, "guards": {"min_alive": 2}}},
+    },
+    "domains": ["dots", "dashes"],
+    "seeds": [0, 1],
+}
+
+
+@pytest.fixture
+def there(tmp_path):
+    """A folder with data for two domains, a source, a spec of eight runs, and places."""
+    data = tmp_path / "data"
+    data.mkdir()
+    source = tiny_model()
+    save_model(data / "tiny.safetensors", source)
+    for k, domain in enumerate(MATRIX["domains"]):
+        with zipfile.ZipFile(data / f"{domain}.zip", "w") as archive:
+            for folder, seeds in (("shots", range(k, 5 + k)), ("heldout", range(100, 112))):
+                for i, image in enumerate(generate_images(source, seeds)):
+                    archive.writestr(f"{folder}/{i}.png", png(to_pillow(image)))
+    write_spec(tmp_path, MATRIX)
+    return tmp_path
+
+
+def write_spec(folder, values):
+    (folder / "spec.json").write_text(json.dumps(values))
+    return folder / "spec.json"
+
+
+def places_of(folder):
+    places = Places(folder / "data", folder / "work", folder / "results")
+    places.work.mkdir(exist_ok=True)
+    return places
+
+
+def small(**changes):
+    """The matrix with one seed, one domain and one variant, changed."""
+    return {**MATRIX, "domains": ["dots"], "seeds": [0], "variants": {"finetune": {}}, **changes}
+
+
+def result_of(folder, values):
+    """Run a spec's only job here; its result."""
+    (job,) = read_spec(write_spec(folder, values)).jobs
+    outcome = quick_bench.quick(job, places_of(folder), torch.get_num_threads())
+    assert (outcome.state, outcome.reason) == ("done", "")
+    return json.loads(places_of(folder).result(job).read_text())
+
+
+class TestSpecs:
+    def test_a_variant_is_its_presets_settings_with_what_differs(self, tmp_path):
+        variants = {"rick": {}, "x": {"method": "dap", "lr": 0.001, "dap": {"guards": {"max_ratio": 0.3}}}}
+        jobs = read_spec(write_spec(tmp_path, {"variants": variants, "domains": ["a"], "seeds": [3]})).jobs
+        assert jobs[0].config == RunConfig(shots="a.zip/shots", method=METHODS["rick"](), seed=3)
+        assert (jobs[1].config.lr, jobs[1].config.method.guards.max_ratio) == (0.001, 0.3)
+        assert jobs[1].config.method.prune_mass == METHODS["dap"]().prune_mass
+
+    def test_one_run_can_be_a_spec_of_its_own(self, tmp_path):
+        (job,) = read_spec(write_spec(tmp_path, {"method": "cdc", "domain": "a", "seed": 2, "batch": 6})).jobs
+        assert (job.variant, job.domain, job.config.seed, job.config.batch) == ("cdc", "a", 2, 6)
+
+    def test_seeds_come_before_domains_and_domains_before_variants(self, tmp_path):
+        jobs = all_jobs([read_spec(write_spec(tmp_path, MATRIX))] * 2)
+        order = [(job.config.seed, job.domain, job.variant) for job in jobs]
+        assert order == [(s, d, v) for s in (0, 1) for d in ("dots", "dashes") for v in ("finetune", "eager")]
+
+    def test_a_run_that_two_specs_name_is_one(self, tmp_path):
+        one = read_spec(write_spec(tmp_path, MATRIX))
+        other = read_spec(
+            write_spec(tmp_path, {**MATRIX, "variants": {"plain": {"method": "finetune"}}, "seeds": [1, 2]})
+        )
+        assert len(all_jobs([one, other])) == 8 + 2
+
+    def test_a_filter_keeps_any_value_of_each_key(self, tmp_path):
+        jobs = all_jobs([read_spec(write_spec(tmp_path, MATRIX))])
+        kept = selected(jobs, "variant=eager,variant=finetune,domain=dots,seed=1")
+        assert [(job.variant, job.domain, job.config.seed) for job in kept] == [
+            ("finetune", "dots", 1),
+            ("eager", "dots", 1),
+        ]
+
+    @pytest.mark.parametrize(
+        "changes, message",
+        [
+            ({"variants": {"dap": {"pruning": 1}}}, "dap has pruning, which is no setting"),
+            ({"variants": {"dap": {"dap": {"mass": 1}}}}, "unknown setting mass"),
+            ({"variants": {"dip": {}}}, "no method 'dip'"),
+            ({"seed": 1}, "unknown key seed"),
+            ({"seeds": []}, "nothing may be empty"),
+            ({"settings": {"eval_real": "x"}}, "no setting of a run"),
+            ({"settings": {"first": -1}}, "first is -1"),
+        ],
+    )
+    def test_a_fault_is_told_with_the_files_name(self, tmp_path, changes, message):
+        with pytest.raises(TenshotError, match=message) as told:
+            read_spec(write_spec(tmp_path, {**MATRIX, **changes}))
+        assert "spec.json" in str(told.value)
+
+    def test_the_table_is_nine_methods_on_six_domains_with_three_seeds_tune_domains_first(self):
+        spec = read_spec(QUALITY / "table.json")
+        assert set(spec.variants) == set(METHODS) and len(spec.jobs) == 9 * 6 * 3
+        assert spec.domains[:3] == ("sketch", "toonHead", "bottts")
+        shared = {(j.config.steps, j.config.batch, j.config.precision, j.config.source) for j in spec.jobs}
+        assert shared == {(RunConfig("").steps, 4, "bfloat16", "faces64")}
+
+    @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+    def test_every_spec_of_the_repository_names_runs_and_no_place_of_a_machine(self, path):
+        spec = read_spec(path)
+        assert len({job.subject for job in spec.jobs}) == len(spec.jobs)
+        assert not any(Path(p).is_absolute() for job in spec.jobs for p in (job.config.shots, job.held_out))
+
+
+class TestJob:
+    def test_a_result_carries_config_numbers_costs_versions_and_hashes(self, there):
+        found = result_of(there, small(variants={"eager": MATRIX["variants"]["eager"]}))
+        assert found["metrics"].keys() == {"fd_efflite_2k", "kd_efflite_2k", "prdc_2k", "intra_dist_1k", "copy_rate_1k"}
+        assert found["config"]["shots"] == "dots.zip/shots" and found["config"]["dap"]["every"] == 2
+        assert all(re.fullmatch("[0-9a-f]{64}", found["sha256"][k]) for k in ("source", "shots", "held_out", "model"))
+        assert found["seconds"]["train"] > 0 and found["peak_mb"]["train"] > 50
+        assert {"torch", "python", "tenshot"} <= found["versions"].keys() and found["parts"] == [0]
+        assert len(found["pruned"]["generator"]["steps"]) == len(found["pruned"]["generator"]["layers"]["conv1"]) > 0
+        assert str(there) not in json.dumps(found)
+
+    def test_the_model_is_that_of_an_ordinary_run(self, there, monkeypatch):
+        found = result_of(there, small())
+        monkeypatch.chdir(there / "data")
+        (job,) = read_spec(there / "spec.json").jobs
+        loop.start(job.config, out=there / "run")
+        assert file_digest(there / "run" / "model.safetensors") == found["sha256"]["model"]
+
+    def test_only_the_first_shots_are_used_if_so_many_are_asked_for(self, there):
+        found = result_of(there, small(variants={"few": {"method": "finetune", "first": 2}}))
+        assert found["metrics"]["copy_rate_1k"]["n_shots"] == 2 and found["first"] == 2
+        with quick_bench.coarse():
+            (job,) = read_spec(write_spec(there, small(settings={**MATRIX["settings"], "first": 9}))).jobs
+            outcome = carry_out(job, places_of(there))
+        assert outcome.state == "failed" and "has 5 usable images, not the 9" in outcome.reason
+
+    def test_looks_on_the_way_stand_beside_the_last_checkpoint(self, there):
+        looks = {"eval_every": 2, "eval_metrics": "fd_efflite_2k"}
+        found = result_of(there, small(settings={**MATRIX["settings"], **looks}))
+        assert [look["step"] for look in found["looks"]] == [2, 4, 6, 8]
+        values = [look["fd_efflite_2k"] for look in found["looks"]]
+        assert found["best"]["fd_efflite_2k"]["value"] == min(values)
+        assert values[-1] == pytest.approx(found["metrics"]["fd_efflite_2k"]["value"])
+
+    def test_a_result_is_never_written_over(self, tmp_path):
+        write_result(tmp_path / "a" / "x.json", {"a": 1})
+        write_result(tmp_path / "a" / "x.json", {"a": 2})
+        assert json.loads((tmp_path / "a" / "x.json").read_text())["a"] == 1
+
+    def test_a_failed_job_is_told_and_leaves_no_result(self, there):
+        spec = write_spec(there, small(settings={**MATRIX["settings"], "lr": 1e30}))
+        state = spread(read_spec(spec).jobs, places_of(there), quick_bench.Inline(places_of(there)))
+        ((name, reason),) = state.failed.items()
+        assert "not finite" in reason and name.startswith("dots/finetune-0-") and not (there / "results").exists()
+
+
+class TestMatrix:
+    def test_what_has_a_result_is_not_run_again(self, there):
+        jobs, places = read_spec(there / "spec.json").jobs, places_of(there)
+        spread(jobs[:3], places, quick_bench.Inline(places))
+        state = spread(jobs, places, quick_bench.Inline(places))
+        began = (places.work / "began").read_text().splitlines()
+        assert len(state.done) == len(began) == len(set(began)) == 8
+        assert len(list(places.results.glob("*/*.json"))) == 8
+        assert not list((places.work / "runs").glob("*/*/checkpoints")), "checkpoints stay behind"
+
+    def test_a_setting_that_came_later_counts_as_its_default_and_another_value_does_not(self, there):
+        result_of(there, small())
+        (path,) = (there / "results").glob("*/*.json")
+        values = json.loads(path.read_text())
+        del values["config"]["mixing"]
+        path.write_text(json.dumps(values))
+        (same,) = read_spec(there / "spec.json").jobs
+        (other,) = read_spec(write_spec(there, small(settings={**MATRIX["settings"], "mixing": 0.5}))).jobs
+        results = Results(there / "results")
+        assert results.find(same, None) is not None and results.find(other, None) is None
+        assert results.find(same, "another source") is None
+
+    def test_a_worker_that_is_killed_is_followed_by_one_that_goes_on_to_the_same_result(self, there):
+        job, places, threads = read_spec(there / "spec.json").jobs[1], places_of(there), torch.get_num_threads()
+        state = spread([job], places, Processes(places, 2, threads, work=quick_bench.mortal))
+        assert state.done == [job] and not state.failed and len(list(places.work.glob("*.died"))) == 1
+        found = read_result(places.result(job)).values
+        assert found["parts"] == [0, 4]
+        unbroken = Places(places.data, there / "work2", there / "results2")
+        unbroken.work.mkdir()
+        assert quick_bench.quick(job, unbroken, threads).state == "done"
+        again = read_result(unbroken.result(job)).values
+        assert again["sha256"] == found["sha256"] and again["metrics"] == found["metrics"]
+        assert again["pruned"] == found["pruned"] and again["losses"] == found["losses"]
+
+    def test_a_job_whose_worker_dies_again_and_again_is_given_up_and_holds_up_no_other(self, there):
+        def dies(job, places, threads):
+            began.append(job)
+            return Outcome("died", "gone") if job == jobs[0] else quick_bench.quick(job, places, threads)
+
+        jobs, places, began = read_spec(there / "spec.json").jobs[:2], places_of(there), []
+        state = spread(jobs, places, quick_bench.Inline(places, dies))
+        assert state.failed == {places.name(jobs[0]): "gone"} and state.done == [jobs[1]]
+        assert began.count(jobs[0]) == TRIES
+
+    def test_a_run_that_is_told_to_stop_ends_at_a_checkpoint_and_goes_on_later(self, there):
+        def stopped(step, *arguments):
+            if arguments[1] == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step(*arguments)
+
+        job, places, threads = read_spec(there / "spec.json").jobs[0], places_of(there), torch.get_num_threads()
+        before = signal.getsignal(signal.SIGTERM)
+        with mock.patch.object(loop, "run_step", partial(stopped, loop.run_step)):
+            assert quick_bench.quick(job, places, threads).state == "stopped"
+        assert signal.getsignal(signal.SIGTERM) == before
+        assert quick_bench.quick(job, places, threads).state == "done"
+        assert read_result(places.result(job)).values["parts"] == [0, 3]
+
+    def test_two_processes_on_one_matrix_run_nothing_twice_and_both_wait_for_the_end(self, there):
+        places = places_of(there)
+        write_spec(there, {**MATRIX, "seeds": [0]})
+        command = [sys.executable, str(ROOT / "tests" / "quick_bench.py"), str(there)]
+        both = [subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        assert [process.communicate(timeout=240)[0].split() for process in both] == [["4", "0"], ["4", "0"]]
+        began = [line.split()[0] for line in (places.work / "began").read_text().splitlines() if "done" in line]
+        parts = [path.read_text().count("\n") for path in (places.work / "claims").rglob("*.jsonl")]
+        assert sorted(parts) == [1] * 4 and len(set(began)) == 4
+        assert len(list(places.results.glob("*/*.json"))) == 4
+
+    def test_a_claim_ends_with_its_process(self, tmp_path):
+        code = (
+            "import sys, time; from pathlib import Path; from tenshot.bench.claims import claimed\n"
+            "with claimed(Path(sys.argv[1])) as ours: print(ours, flush=True); time.sleep(60)"
+        )
+        path = tmp_path / "x.lock"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(path)], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout.readline() == "True\n"
+        with claimed(path) as is_ours:
+            assert not is_ours
+        assert is_claimed(path)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        assert not is_claimed(path)
+        with claimed(path) as is_ours, claimed(path) as again:
+            assert is_ours and not again
+
+
+class TestIntervals:
+    @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 9, 10, 29, 120])
+    @pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
+    def test_quantiles_are_students(self, freedom, level):
+        assert intervals.quantile(level, freedom) == pytest.approx(stats.t.ppf(0.5 + level / 2, freedom), rel=1e-9)
+
+    @pytest.mark.parametrize("n", [2, 3, 7])
+    def test_intervals_are_scipys(self, n):
+        values = torch.randn(n, generator=torch.Generator().manual_seed(n)).tolist()
+        low, high = stats.t.interval(0.95, n - 1, loc=sum(values) / n, scale=stats.sem(values))
+        found = intervals.estimate(values)
+        assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high), rel=1e-9)
+
+    def test_a_single_number_has_no_interval(self):
+        assert intervals.estimate([3.0]) == intervals.Estimate(3.0, None, 1)
+
+
+class TestTables:
+    @pytest.fixture
+    def spec(self, tmp_path):
+        return read_spec(write_spec(tmp_path, {**MATRIX, "seeds": [0, 1, 2]}))
+
+    def test_a_matrix_that_is_not_whole_says_what_is_missing(self, spec):
+        numbers = {
+            ("finetune", "dots"): {0: 10.0, 1: 12.0, 2: 11.0},
+            ("finetune", "dashes"): {0: 5.0, 2: 7.0},
+            ("eager", "dots"): {1: 9.0},
+        }
+        lines = grid(spec, numbers, "lower").splitlines()
+        assert lines[0] == "| | dots | dashes | mean |"
+        assert lines[2] == "| finetune | 11.0 ± 2.5 | 6.00 ± 12.71 (n=2) | 8.25 ± 9.53 (n=2) |"
+        assert lines[3] == "| eager | **9.0** (n=1) | – | – |".replace("**9.0** (n=1)", "**9.0 (n=1)**")
+        assert "**6 of 12 runs are missing**" in lines[-1]
+
+    def test_where_there_is_nothing_there_is_no_table(self, spec):
+        assert grid(spec, {}, "higher") == "*No results yet: 12 runs are to be done.*"
+
+    def test_a_whole_matrix_says_nothing_of_numbers_of_seeds(self, spec):
+        numbers = {(v, d): {0: 0.5, 1: 0.5, 2: 0.5 + (v == "eager")} for v in spec.variants for d in spec.domains}
+        text = grid(spec, numbers, "higher")
+        assert "missing" not in text and "n=" not in text and text.count("**") == 6
+
+    def test_ratios_are_taken_seed_by_seed(self):
+        numbers = {("a", "x"): {0: 2.0, 1: 9.0}, ("b", "x"): {0: 4.0, 1: 6.0, 2: 1.0}, ("b", "y"): {0: 1.0}}
+        assert ratios(numbers, "a") == {
+            ("a", "x"): {0: 1, 1: 1},
+            ("b", "x"): {0: 2, 1: pytest.approx(2 / 3)},
+            ("b", "y"): {},
+        }
+
+    def test_a_page_is_written_between_its_markers_and_nowhere_else(self, there, capsys):
+        for seed in (0, 1):
+            result_of(there, small(seeds=[seed]))
+        write_spec(there, small(seeds=[0, 1]))
+        page = there / "page.md"
+        page.write_text(
+            "before <!-- bench:x --> stays\n\n<!-- bench:spec fd_efflite_2k -->\nold\n<!-- /bench -->\n\nafter\n"
+        )
+        arguments = ["bench", "table", str(page), "--specs", str(there)]
+        assert main([*arguments, "--check"]) == 1 and "old" in page.read_text()
+        assert main(arguments) == 0 and main([*arguments, "--check"]) == 0
+        text = page.read_text()
+        assert text.startswith("before <!-- bench:x --> stays\n\n<!-- bench:spec") and text.endswith("-->\n\nafter\n")
+        values = [
+            read_result(p).values["metrics"]["fd_efflite_2k"]["value"] for p in (there / "results").glob("*/*.json")
+        ]
+        shown = re.search(r"\| finetune \| (\S+) ± (\S+) \|", text)
+        assert float(shown[1]) == pytest.approx(sum(values) / 2, rel=0.01)
+        for name in ("seconds", "prdc_2k.recall", "fd_efflite_2k over finetune", "facts"):
+            assert "finetune" in Shelf(there, Results(there / "results")).render(f"spec {name}") or name == "facts"
+
+    @pytest.mark.parametrize("name", ["spec fid", "spec prdc_2k.beauty", "spec fd_efflite_2k over nobody", "nowhere x"])
+    def test_a_marker_for_what_there_is_not_is_told(self, there, name):
+        with pytest.raises(TenshotError):
+            Shelf(there, Results(there / "results")).render(name)
+
+    @pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+    def test_pages_agree_with_the_results_that_are_committed(self, page):
+        if is_marked(ROOT / page):
+            text = (ROOT / page).read_text(encoding="utf-8")
+            assert Shelf(QUALITY, Results(QUALITY / "results")).fill(text) == text, "run `tenshot bench table`"
+
+    def test_committed_results_name_no_place_of_a_machine(self):
+        faults = [
+            p for p in (QUALITY / "results").glob("*/*.json") if re.search(r'"/\w', p.read_text(encoding="utf-8"))
+        ]
+        assert not faults
+
+
+class TestCommand:
+    def test_a_matrix_from_the_command_line(self, there, capsys, monkeypatch):
+        monkeypatch.setattr("tenshot.cli.bench.Processes", lambda places, workers, threads: quick_bench.Inline(places))
+        arguments = ["bench", str(there / "spec.json"), "--data", str(there / "data"), "--only", "domain=dots,seed=0"]
+        arguments += ["--results", str(there / "results"), "--work", str(there / "work")]
+        assert main([*arguments, "--dry-run"]) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            "to do  finetune on dots, seed 0",
+            "to do  eager on dots, seed 0",
+        ]
+        assert main(arguments) == 0
+        said = capsys.readouterr().out
+        assert "[1/2] finetune on dots, seed 0: fd_efflite_2k" in said and "[2/2] eager" in said
+        assert main([*arguments, "--dry-run"]) == 0
+        assert capsys.readouterr().out.count("done  ") == 2
+
+    @pytest.mark.parametrize(
+        "arguments, message",
+        [
+            ([], "where the domains lie"),
+            (["--data", "."], "lacks dashes.zip, dots.zip"),
+            (["--only", "colour=red"], "write variant="),
+            (["--only", "domain=moon"], "leaves no run"),
+        ],
+    )
+    def test_what_cannot_work_is_told_before_any_work(self, there, arguments, message, capsys, monkeypatch):
+        monkeypatch.chdir(there)
+        monkeypatch.delenv("TENSHOT_BENCH_DATA", raising=False)
+        assert main(["bench", str(there / "spec.json"), *arguments]) == 1
+        assert message in capsys.readouterr().err
+
+    def test_without_ray_the_extra_is_named(self, there, monkeypatch, capsys):
+        monkeypatch.setitem(sys.modules, "ray", None)
+        arguments = ["--data", str(there / "data"), "--work", str(there / "work"), "--results", str(there / "results")]
+        assert main(["bench", str(there / "spec.json"), *arguments, "--ray", "auto"]) == 1
+        assert 'pip install "tenshot[cluster]"' in capsys.readouterr().err
