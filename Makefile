@@ -24,7 +24,7 @@ demo: install
 	$(BIN)/tenshot adapt examples/robots --out runs/robots --overwrite
 
 test: develop
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 check: develop
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ LEVELS = (
     {"filters", "losses", "consistency", "augment", "ada", "files", "images", "settings", "rules", "recovery"},
     {"nets", "fisher", "pruning", "kml", "data", "sheets", "headers", "unpickle", "lock", "onnx_weights"},
     {"pairs", "compact", "distil"},
-    {"shrink"},
+    {"shrink", "mend"},
     {"methods", "models", "nvidia", "video"},
     {"config", "sampling", "manifest", "seeds"},
     {"runs"},

@@ -91,9 +91,9 @@ def result_of(folder, values):
 
 class TestSpecs:
     def test_a_variant_is_its_presets_settings_with_what_differs(self, tmp_path):
-        variants = {"rick": {}, "x": {"method": "dap", "lr": 0.001, "dap": {"guards": {"max_ratio": 0.3}}}}
+        variants = {"freezed": {}, "x": {"method": "dap", "lr": 0.001, "dap": {"guards": {"max_ratio": 0.3}}}}
         jobs = read_spec(write_spec(tmp_path, {"variants": variants, "domains": ["a"], "seeds": [3]})).jobs
-        assert jobs[0].config == RunConfig(shots="a.zip/shots", method=METHODS["rick"](), seed=3)
+        assert jobs[0].config == RunConfig(shots="a.zip/shots", method=METHODS["freezed"](), seed=3)
         assert (jobs[1].config.lr, jobs[1].config.method.guards.max_ratio) == (0.001, 0.3)
         assert jobs[1].config.method.prune_mass == METHODS["dap"]().prune_mass
 

@@ -16,6 +16,7 @@ from tenshot.config import RunConfig
 from tenshot.distil import Distillation, distil_, pyramid_distance
 from tenshot.errors import TenshotError
 from tenshot.export import Cut, compacted
+from tenshot.mend import mended
 from tenshot.methods import METHODS
 from tenshot.models import Model, load_model, read_tensors, save_model, write_tensors
 from tenshot.nets import Generator, GeneratorSpec
@@ -279,11 +280,38 @@ def test_a_choice_cuts_the_least_important_to_the_share_and_no_more(seed, share,
         assert len(gone) == 0 or (gone.max() <= values[indices].min() and len(indices) % multiple == 0)
 
 
+def twins(generator):
+    """The last two channels of every block become copies of the first two, half as loud."""
+    for name, block in blocks(generator):
+        for tensor, axis in ((block.conv.weight.data, 1), (block.activate.bias.data, 0)):
+            tensor.narrow(axis, -2 + tensor.shape[axis], 2).copy_(tensor.narrow(axis, 0, 2))
+        assert block.noise.weight.shape == (1,), name
+    return generator
+
+
+def test_channels_that_have_twins_are_not_missed():
+    """Weights of one style can take over what a twin carried. A rest stays where they outgrow the demodulation."""
+    generator = twins(tiny.tiny_model(dtype=torch.float64).generator)
+    for _, block in blocks(generator):
+        block.conv.modulation.weight.data.zero_()
+    for to_rgb in (generator.to_rgb1, *generator.to_rgbs):
+        to_rgb.conv.modulation.weight.data.zero_()
+    kept = {name: torch.arange(len(block.gate) - 2) for name, block in blocks(generator)}
+    plain, whole = compact(generator, kept), mended(generator, kept)
+    assert whole.spec == plain.spec and difference(generator, whole) < 0.2 * difference(generator, plain)
+
+
+def test_mending_changes_nothing_where_only_silent_channels_are_cut():
+    generator = pruned(resolution=16, channels=(12, 10, 8))
+    assert difference(generator, mended(generator, kept_channels(generator, 1))) < 1e-10
+
+
 def test_fine_tuning_brings_back_what_a_cut_has_lost_and_keeps_the_mapping():
     generator = tiny.tiny_model(16, (12, 12, 12)).generator
-    small = compact(generator, choose(sensitivity(generator, 32), generator, 0.2, multiple=4))
+    kept = choose(sensitivity(generator, 32), generator, 0.2, multiple=4)
+    small = compact(generator, kept)
     before = pyramid_distance(images(generator, 16), images(small, 16))
-    losses = distil_(small, generator, Distillation(40, lr=0.01))
+    losses = distil_(small, generator, kept, Distillation(40, lr=0.01))
     assert len(losses) == 40
     assert pyramid_distance(images(generator, 16), images(small, 16)) < 0.85 * before
     assert all(a.equal(b) for a, b in zip(small.style.parameters(), generator.style.parameters(), strict=True))

@@ -144,6 +144,11 @@ def test_the_newest_stay_and_the_newest_due_ones(tmp_path, keep, every, stay):
     assert {f"{step:06d}.safetensors" for step in stay} <= json.loads(shelf.manifest.read_text()).keys()
 
 
+def test_what_a_kill_before_the_deleting_left_is_tidied(saved):
+    saved.tidy(6, keep=1, every=2, is_last=True)
+    assert saved.steps() == [6]
+
+
 def test_later_ones_are_dropped_when_a_run_goes_back(saved):
     saved.drop_after(4)
     assert saved.steps() == [2, 4]

@@ -82,12 +82,12 @@ def test_the_run_goes_back_to_its_last_good_checkpoint_and_on_at_half_the_learni
     with pytest.warns(
         UserWarning,
         match=r"^the gradient of g is not finite at step 14, the 5th time in a row: back to step 8, "
-        r"on at a learning rate of 0\.001 \(1 of at most 3 times\)$",
+        r"on at a learning rate of 0\.002 \(1 of at most 3 times\)$",
     ):
         loop.start(config(given), out=given / "run")
     assert [entry["step"] for entry in lines(given / "run", "stats")] == list(range(1, STEPS + 1))
     (entry,) = lines(given / "run", "recovery")
-    assert entry["step"] == 8 and entry["returns"] == 1 and entry["skipped"] == PATIENCE and entry["lr"] == 0.001
+    assert entry["step"] == 8 and entry["returns"] == 1 and entry["skipped"] == PATIENCE and entry["lr"] == 0.002
     health = Health.from_tensor(checkpoint(given / "run", STEPS)["health"])
     assert (health.returns, health.skipped, health.is_well) == (1, PATIENCE, True)
 
@@ -182,7 +182,7 @@ def test_after_three_returns_comes_a_clear_end_with_a_report(given, spoil):
     spoil("g", lambda run, step: step >= 9)
     sentence = (
         r"^the gradient of g is not finite at step 14, the 5th time in a row; going back 3 times, at last at a "
-        r"learning rate of 0\.00025, has not helped: try a lower --lr than 0\.002 from the beginning; "
+        r"learning rate of 0\.0005, has not helped: try a lower --lr than 0\.004 from the beginning; "
         r"step 8 is kept in .*checkpoints$"
     )
     with warnings.catch_warnings(record=True) as caught:
@@ -192,7 +192,7 @@ def test_after_three_returns_comes_a_clear_end_with_a_report(given, spoil):
     run = given / "run"
     assert [f"({n} of at most 3 times)" in str(w.message) for n, w in enumerate(caught, start=1)] == [True] * 3
     assert not (run / "model.safetensors").exists()
-    assert [entry["lr"] for entry in lines(run, "recovery")] == [0.001, 0.0005, 0.00025]
+    assert [entry["lr"] for entry in lines(run, "recovery")] == [0.002, 0.001, 0.0005]
     assert all(torch.isfinite(t).all() for t in checkpoint(run, 8).values())
     page = (run / "report.html").read_text()
     assert "The run has no result" in page and "in 8&nbsp;steps" in page

@@ -20,7 +20,7 @@ def begun(**settings):
 
 
 def test_learning_rates_and_betas_are_corrected_for_lazy_regularisation_as_published():
-    run = begun(lr_ratio=1.0)
+    run = begun(lr=0.002)
     (g,), (d,) = run.nets.optimiser_g.param_groups, run.nets.optimiser_d.param_groups
     assert g["lr"] == pytest.approx(0.0016) and g["betas"] == pytest.approx((0.0, 0.99199), abs=1e-5)
     assert d["lr"] == pytest.approx(0.001882, abs=1e-6) and d["betas"] == pytest.approx((0.0, 0.99059), abs=1e-5)
@@ -38,7 +38,7 @@ def test_learning_rates_fall_to_zero_over_the_last_share_of_the_run():
     assert factors[80] == pytest.approx(0.5) and factors[99] == pytest.approx(0.025)
     assert lr_factor(99, 100, 0.0) == 1.0
 
-    run = begun(steps=10, lr_decay=0.5, lr_ratio=1.0)
+    run = begun(steps=10, lr_decay=0.5, lr=0.002)
     run_step(run, 9)
     assert run.nets.optimiser_g.param_groups[0]["lr"] == pytest.approx(0.0016 / 5)
     assert run.nets.optimiser_d.param_groups[0]["lr"] == pytest.approx(0.001882 / 5, rel=1e-3)

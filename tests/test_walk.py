@@ -113,7 +113,7 @@ def test_a_looped_walk_ends_next_to_its_beginning_and_an_open_one_at_its_last_se
     looped, opened = (tenshot.interpolate(faces, (1, 5, 9), frames=12, loop=loop).float() for loop in (True, False))
     steps = (looped.roll(-1, 0) - looped).square().mean((1, 2, 3)).sqrt()
     assert steps[-1] < 1.25 * steps[:-1].max()  # from the last frame to the first, no jump
-    assert (opened[-1] - opened[0]).square().mean().sqrt() > 2 * steps.max()
+    assert (opened[-1] - opened[0]).square().mean().sqrt() > 1.5 * steps.max()
     assert opened[-1].equal(looped[24])
 
 

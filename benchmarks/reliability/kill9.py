@@ -196,7 +196,8 @@ def signalled(place: Place, seed: int, most: int) -> dict[str, Any]:
         by = (signal.SIGTERM, signal.SIGINT)[len(seconds) % 2]
         after = rng.uniform(0, 1.2 * place.seconds) if len(seconds) < most else None
         code, taken = live(lambda: place.run(out), place.log, after=after, by=by)
-        if code == 128 + by or (code == -by and not out.exists()):  # that early, nobody listens to signals yet
+        is_early = code == -by and not (out / "run.lock").exists()  # while arguments are read, nobody listens yet
+        if code == 128 + by or is_early:
             seconds.append(round(taken, 2))
         elif code:
             faults.append(f"exit code {code} after signal {by}: {place.log.read_text()[-500:]}")

@@ -62,7 +62,7 @@ def compact(generator: Generator, kept: Mapping[str, Tensor]) -> Generator:
         for key in (f"{name}.activate.bias", f"{name}.gate"):
             tensors[key] = tensors[key][outputs]
         read = outputs
-        if (to_rgb := _to_rgb_after(generator, name)) is not None:
+        if (to_rgb := to_rgb_after(generator, name)) is not None:
             tensors |= _cut_to_rgb(*to_rgb, outputs)
     counts = tuple(map(len, chosen))
     spec = replace(generator.spec, kept=() if counts == generator.spec.outputs else counts)
@@ -120,7 +120,7 @@ def _cut_to_rgb(name: str, to_rgb: ToRGB, inputs: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _to_rgb_after(generator: Generator, block: str) -> tuple[str, ToRGB] | None:
+def to_rgb_after(generator: Generator, block: str) -> tuple[str, ToRGB] | None:
     """Name and module of the toRGB that reads a block's output, if one does."""
     if block == "conv1":
         return "to_rgb1", generator.to_rgb1

@@ -1,7 +1,7 @@
 """A cut generator learns to make the uncut one's images again: unlimited latents, no images, no discriminator."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,8 @@ class Distillation:
     """Adam's learning rate at its highest; it rises over 20 steps and falls to 0 along a cosine."""
     batch: int = 8
     """Latents a step."""
+    features: float = 1.0
+    """Weight of the channels that stay being what they were, beside the images."""
     seed: int = 0
     """Of the latents."""
 
@@ -33,6 +35,7 @@ class Distillation:
         check_types(self, "distillation")
         require(self, "distillation", "steps", self.steps >= 0, "at least 0")
         require(self, "distillation", "batch", self.batch >= 1, "at least 1")
+        require(self, "distillation", "features", 0 <= self.features < math.inf, "at least 0")
         require(self, "distillation", "lr", 0 < self.lr < math.inf, "above 0")
 
     def rate(self, step: int) -> float:
@@ -41,11 +44,17 @@ class Distillation:
         return self.lr * warm * 0.5 * (1.0 + math.cos(math.pi * step / self.steps))
 
 
-def distil_(student: Generator, teacher: Generator, settings: Distillation, watch: Watch | None = None) -> list[float]:
+def distil_(
+    student: Generator,
+    teacher: Generator,
+    kept: Mapping[str, Tensor],
+    settings: Distillation,
+    watch: Watch | None = None,
+) -> list[float]:
     """Train `student` in place to make `teacher`'s images from the same latents and noise. Returns the losses.
 
-    The mapping network stays as it is, so latents keep their meaning; all else trains. Gates stay closed. Both are
-    of one resolution and latent size.
+    kept: the teacher's channels that the student's are, by block name. The mapping network stays as it is, so latents
+    keep their meaning; all else trains. Gates stay closed.
     """
     trained = [p for name, p in student.named_parameters() if not name.startswith("style.")]
     optimiser = torch.optim.Adam(trained, lr=settings.lr, betas=(0.9, 0.99))
@@ -55,13 +64,16 @@ def distil_(student: Generator, teacher: Generator, settings: Distillation, watc
             group["lr"] = settings.rate(step)
         rng = generator_for(settings.seed, "distil", step)
         z = torch.randn(settings.batch, teacher.spec.latent_size, generator=rng).to(teacher.latent_avg)
+        wanted: dict[str, Tensor] = {}
+        found: dict[str, Tensor] = {}
         with torch.no_grad():
             ws = teacher.spread(teacher.map(z))
             noise = teacher.draw_noise(settings.batch, rng)
-            wanted = teacher.synthesise(ws, noise)
-        loss = pyramid_distance(student.synthesise(ws, noise), wanted)
-        gradients = torch.autograd.grad(loss, trained)
-        for parameter, gradient in zip(trained, gradients, strict=True):
+            images = teacher.synthesise(ws, noise, keep=wanted)
+        loss = pyramid_distance(student.synthesise(ws, noise, keep=found), images)
+        for name, channels in kept.items() if settings.features else ():
+            loss = loss + settings.features * relative_distance(found[name], wanted[name][:, channels])
+        for parameter, gradient in zip(trained, torch.autograd.grad(loss, trained), strict=True):
             parameter.grad = gradient
         optimiser.step()
         losses.append(loss.item())
@@ -70,6 +82,11 @@ def distil_(student: Generator, teacher: Generator, settings: Distillation, watc
     for parameter in trained:
         parameter.grad = None
     return losses
+
+
+def relative_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared difference over the mean square of b. A scalar; 0 = equal, 1 = as good as nothing."""
+    return (a - b).square().mean() / b.square().mean().clamp_min(1e-8)
 
 
 def pyramid_distance(a: Tensor, b: Tensor) -> Tensor:

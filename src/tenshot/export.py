@@ -1,7 +1,7 @@
 """A finished generator made smaller for use elsewhere, and the proof of what that gained and changed.
 
 load ----> cut what is pruned ------------------------> guard: not slower ----> file, proof
-   \\-----> cut more (shrink) ----> fine-tune (distil) ----> scores -----/
+   \\-----> cut more (shrink, mend) ----> fine-tune (distil) ----> scores -----/
 """
 
 import copy
@@ -20,6 +20,7 @@ from tenshot.compact import MULTIPLE, blocks, compact, kept_channels, layers_of,
 from tenshot.distil import Distillation, distil_
 from tenshot.errors import TenshotError
 from tenshot.files import write_atomically
+from tenshot.mend import mended
 from tenshot.metrics import METRICS, efflite, score
 from tenshot.models import Model, file_digest
 from tenshot.nets import Generator
@@ -117,11 +118,11 @@ def _guarded(dense: Generator, multiple: int) -> Compacted:
 
 
 def _shrunk(dense: Generator, cut: Cut, real: Tensor | None, watch: Watch | None, scores: bool) -> Compacted:
-    """Cut to `target_ratio` by sensitivity, fine-tuned by distillation, and judged."""
+    """Cut to `target_ratio` by sensitivity, mended, fine-tuned by distillation, and judged."""
     judge = _Judge(dense, real, watch) if scores else None
     importance = sensitivity(dense, watch=watch)
     kept = choose(importance, dense, cut.target_ratio, multiple=cut.multiple, min_alive=cut.min_alive)
-    small = compact(dense, kept)
+    small = mended(dense, kept, watch=watch)
     if small.spec == dense.spec:
         raise TenshotError(
             f"--target-ratio {cut.target_ratio:g} cuts nothing here: every layer would lose less than a multiple of "
@@ -135,8 +136,9 @@ def _shrunk(dense: Generator, cut: Cut, real: Tensor | None, watch: Watch | None
     if judge:
         told["scores"] = {"against": judge.against, "metric": METRIC, "uncut": judge(dense), "cut": judge(small)}
     started = time.perf_counter()
-    losses = distil_(small, dense, cut.distillation, watch)
+    losses = distil_(small, dense, kept, cut.distillation, watch)
     told |= {"steps": cut.distillation.steps, "lr": cut.distillation.lr, "batch": cut.distillation.batch}
+    told |= {"features": cut.distillation.features}
     told |= {"seconds": round(time.perf_counter() - started, 1), "loss": losses[:1] + losses[-1:]}
     if judge:
         told["scores"]["tuned"] = judge(small)

@@ -239,6 +239,8 @@ def _loop(
 
     if run:
         adaptation.record = lambda entry: run.append("decisions", entry)
+    if is_last:
+        rollback.tidy(done)
     try:
         while not is_last:
             try:

@@ -43,11 +43,20 @@ class Checkpoints:
     def path(self, step: int) -> Path:
         return self.folder / f"{step:06d}.safetensors"
 
-    def save(self, step: int, tensors: dict[str, Tensor], header: dict[str, Any], *, keep: int, every: int = 1) -> None:
+    def save(
+        self,
+        step: int,
+        tensors: dict[str, Tensor],
+        header: dict[str, Any],
+        *,
+        keep: int,
+        every: int = 1,
+        is_last: bool = False,
+    ) -> None:
         """Write a checkpoint and its hash, then delete older ones. Raises TenshotError.
 
-        The newest `keep` stay, and the newest `keep` of those at multiples of `every`: one that was written because of
-        a signal pushes none of these out.
+        The newest `keep` of those that are due stay, at multiples of `every` (0 = none) and after the last step, and
+        the new one. Others, written because of a signal, stay as long as fewer are due, and push none of these out.
         """
         data = packed(tensors, {**header, "step": step})
         there = {self.path(other).name for other in self.steps()}
@@ -57,9 +66,14 @@ class Checkpoints:
         entries[self.path(step).name] = {**entry, "before": older["sha256"]} if older else entry
         write_atomically(self.manifest, (json.dumps(entries, indent=1, sort_keys=True) + "\n").encode())
         write_atomically(self.path(step), data)
+        self.tidy(step, keep=keep, every=every, is_last=is_last)
+
+    def tidy(self, step: int, *, keep: int, every: int, is_last: bool) -> None:
+        """Delete the checkpoints that `save` would delete after that of a step. Raises TenshotError."""
         steps = self.steps()
-        due = [other for other in steps if every and other % every == 0]
-        self._delete(set(steps) - set(steps[-keep:]) - set(due[-keep:]))
+        due = [other for other in steps if (every and other % every == 0) or (is_last and other == step)]
+        others = [other for other in steps if other not in due]
+        self._delete(set(steps) - {step, *due[-keep:], *others[len(others) - max(0, keep - len(due)) :]})
 
     def load(self, step: int | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and header of the newest whole checkpoint, or of the newest up to a step. One that is damaged or

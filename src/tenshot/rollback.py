@@ -32,13 +32,23 @@ class Rollback:
         config, tensors = self.adaptation.config, snapshot(self.adaptation)
         if self.run:
             header = {**self.header, "is_last": is_last}
-            every = 1 if is_last else config.checkpoint_every  # nothing goes back behind the last
-            keep = config.keep_last + (not self.adaptation.health.is_well)  # the good ones stay, to go back to
-            self.run.save_checkpoint(step, tensors, header, keep=keep, every=every)
+            every, keep = config.checkpoint_every, self._keep
+            self.run.save_checkpoint(step, tensors, header, keep=keep, every=every, is_last=is_last)
         elif not is_last:
             self._copies[step] = _copied(tensors)
             for old in sorted(self._copies)[: -config.keep_last]:
                 del self._copies[old]
+
+    def tidy(self, step: int) -> None:
+        """Delete the older checkpoints, where a kill after the last step's came before that."""
+        if self.run:
+            every = self.adaptation.config.checkpoint_every
+            self.run.saved.tidy(step, keep=self._keep, every=every, is_last=True)
+
+    @property
+    def _keep(self) -> int:
+        """How many checkpoints stay: one more while numbers are bad, so that the good ones do, to go back to."""
+        return self.adaptation.config.keep_last + (not self.adaptation.health.is_well)
 
     def go_back(self, fault: NotFinite) -> int:
         """Return to the newest good checkpoint, or to the start, at half the learning rate, with other random numbers.

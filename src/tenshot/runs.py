@@ -186,7 +186,14 @@ class RunDir:
                 write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
 
     def save_checkpoint(
-        self, step: int, tensors: dict[str, Tensor], header: dict[str, Any], *, keep: int = 2, every: int = 1
+        self,
+        step: int,
+        tensors: dict[str, Tensor],
+        header: dict[str, Any],
+        *,
+        keep: int = 2,
+        every: int = 1,
+        is_last: bool = False,
     ) -> None:
         """All of a run's state after `step` steps (`Checkpoints.save`). What the journals say is on the disk then."""
         self.lock.check_place()
@@ -195,7 +202,7 @@ class RunDir:
             if path.is_file():
                 with told_as_sentence("write", path), path.open("rb+") as file:
                     os.fsync(file.fileno())
-        self.saved.save(step, tensors, header, keep=keep, every=every)
+        self.saved.save(step, tensors, header, keep=keep, every=every, is_last=is_last)
 
     def latest_checkpoint(self) -> Path | None:
         """The newest one's file, whole or not."""

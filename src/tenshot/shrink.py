@@ -13,7 +13,6 @@ from tenshot.compact import MULTIPLE, blocks
 from tenshot.filters import gate_of, sample_gates
 from tenshot.fisher import Importance, gate_fisher
 from tenshot.nets import Generator
-from tenshot.pruning import cumulative_weights
 from tenshot.randomness import generator_for
 
 Watch = Callable[[str, int, int], None]
@@ -58,20 +57,17 @@ def choose(
 ) -> dict[str, Tensor]:
     """The channels that stay, rising indices by block name, when `share` of all the network's channels are cut.
 
-    Each layer's channels are sorted by importance and counted in steps that leave a multiple (`compact.filled_up`); a
-    step costs what all of the layer up to it carries of the layer's importance (DAP's cumulative weight), and the
-    cheapest steps of all layers are cut until the next would be too many. `min_alive` channels of a layer stay.
-    Channels that an earlier compaction has cut out count as cut.
+    Each layer's channels are sorted by importance and counted in steps that leave a multiple; the steps whose channels
+    matter least on average, of all layers together, are cut until the next would be too many. `min_alive` channels of
+    a layer stay. Channels that an earlier compaction has cut out count as cut.
     """
     steps: list[tuple[float, str, Tensor]] = []
     is_kept = {name: torch.ones(len(block.gate), dtype=torch.bool) for name, block in blocks(generator)}
     for name, kept in is_kept.items():
         order = torch.argsort(importance[name], stable=True)
-        weights = cumulative_weights(importance[name], order).nan_to_num(0.0)  # a layer that is silent costs nothing
-        count, width = len(kept), multiple
-        low = 0
-        for high in range(count % width or width, count - min_alive + 1, width):
-            steps.append((weights[high - 1].item(), name, order[low:high]))
+        count, low = len(kept), 0
+        for high in range(count % multiple or multiple, count - min_alive + 1, multiple):
+            steps.append((importance[name][order[low:high]].mean().item(), name, order[low:high]))
             low = high
     total = sum(generator.spec.outputs)
     left = round(share * total) - (total - sum(map(len, is_kept.values())))
