@@ -143,7 +143,7 @@ class TestSpecs:
         assert set(spec.variants) == set(METHODS) and len(spec.jobs) == 9 * 6 * 3
         assert spec.domains[:3] == ("sketch", "toonHead", "bottts")
         shared = {(j.config.steps, j.config.batch, j.config.precision, j.config.source) for j in spec.jobs}
-        assert shared == {(RunConfig("").steps, 4, "bfloat16", "faces64")}
+        assert shared == {(600, 4, "bfloat16", "faces64")}
 
     @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
     def test_every_spec_of_the_repository_names_runs_and_no_place_of_a_machine(self, path):

@@ -17,7 +17,7 @@ from tenshot.compact import blocks, compact, kept_channels
 from tenshot.errors import TenshotError
 from tenshot.models import Model, save_model
 from tenshot.onnx_export import OnnxPlan, export_onnx, licence_of
-from tenshot.onnx_weights import halved, quantised, store_as_
+from tenshot.onnx_weights import quantised, store_as_
 from tenshot.randomness import generator_for
 from tenshot.sampling import generate, latents
 
@@ -148,21 +148,6 @@ def test_a_licence_is_the_nearest_on_the_way_to_the_sources():
     assert licence_of(ADAPTED) == "research only"
     assert licence_of({**ADAPTED, "licence": "mine"}) == "mine"
     assert licence_of({}) is None and licence_of({"source": "faces64"}) is None
-
-
-def test_float16_rounds_up_or_down_so_that_the_mean_stays():
-    """The nearest float16 to all of these is 100, and what training has added would be gone."""
-    values = np.full([400, 400], 100 + 0.01, np.float32)
-    half = halved(values, "a")
-    assert set(np.unique(half)) == {np.float16(100), np.float16(100.0625)}
-    assert abs(half.astype(np.float64).mean() - 100.01) < 5e-4
-    assert (halved(values, "a") == half).all() and (halved(values, "b") != half).any()
-    exact = np.array([0, -0.5, 65504, -100.0625], np.float32)
-    assert (halved(exact, "a") == exact).all()
-    mixed = np.random.default_rng(0).normal(size=1000).astype(np.float32)
-    assert np.abs(halved(mixed, "c") - mixed).max() <= 2**-9
-    with pytest.raises(TenshotError, match="too large for float16"):
-        halved(np.full([2], 1e6, np.float32), "a")
 
 
 @pytest.mark.parametrize("axis", [0, 1])

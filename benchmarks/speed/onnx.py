@@ -1,72 +1,80 @@
 """Milliseconds per image of ONNX files in onnxruntime against the same generator in torch, taking turns.
 
-    python benchmarks/speed/onnx.py MODEL FILE.onnx [FILE.onnx ...] [--batches 1 8] [--rounds 30] [--threads N]
+    python -m benchmarks.speed.onnx MODEL FILE.onnx [FILE.onnx ...] [--batches 1 8] [--rounds 30] [--threads N]
 
-Files are those of `tenshot export MODEL --format onnx`, with z and truncation as inputs. Prints one JSON line:
-medians and quartiles of the rounds, by batch, and how long onnxruntime takes to open each file.
+Files are those of `tenshot export MODEL --format onnx`, with z and truncation as inputs.
 """
 
-import argparse
-import json
-import statistics
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 
-from tenshot.bench.machine import facts
+from benchmarks.speed.measure import machine, on_threads, parser, publish, ratios, read, spread, take_turns
 from tenshot.models import load_model
+from tenshot.nets import Generator
 from tenshot.randomness import generator_for
 from tenshot.sampling import latents
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("files", nargs="+", type=Path)
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    flags = parser.parse_args()
-    torch.set_num_threads(flags.threads)
-    generator = load_model(flags.model).generator.eval()
-    noise = generator.draw_noise(1, generator_for(0, "noise"))
+def sessions_of(files: Sequence[Path], threads: int) -> tuple[dict[str, Any], dict[str, float]]:
+    """onnxruntime's sessions by file name, and the milliseconds that opening each took."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = flags.threads
+    options.intra_op_num_threads = threads
     sessions, opening = {}, {}
-    for path in flags.files:
+    for path in files:
         start = time.perf_counter()
         sessions[path.name] = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         opening[path.name] = round(1000 * (time.perf_counter() - start), 1)
+    return sessions, opening
 
-    def in_torch(z):
+
+@torch.no_grad()
+def times_of(generator: Generator, sessions: dict[str, Any], batch: int, rounds: int) -> dict[str, list[float]]:
+    noise = generator.draw_noise(1, generator_for(0, "noise"))
+    z = latents(range(batch), generator.spec.latent_size)
+
+    def in_torch():
         w = generator.truncate(generator.map(z), 0.8)
         generator.synthesise(generator.spread(w), [layer.expand(len(z), -1, -1, -1) for layer in noise])
 
     def in_onnxruntime(session):
-        return lambda z: session.run(None, {"z": z.numpy(), "truncation": np.array(0.8, np.float32)})
+        return lambda: session.run(None, {"z": z.numpy(), "truncation": np.array(0.8, np.float32)})
 
-    ways = {"torch": in_torch, **{name: in_onnxruntime(session) for name, session in sessions.items()}}
-    found = {}
-    with torch.no_grad():
-        for batch in flags.batches:
-            z = latents(range(batch), generator.spec.latent_size)
-            taken = {name: [] for name in ways}
-            for k in range(flags.rounds + 3):
-                for name, way in ways.items():
-                    start = time.perf_counter()
-                    way(z)
-                    if k >= 3:  # the first rounds prepare kernels and memory
-                        taken[name].append(1000 * (time.perf_counter() - start) / batch)
-            found[batch] = {
-                name: [round(x, 3) for x in (statistics.median(times), *np.quantile(times, [0.25, 0.75]))]
-                for name, times in taken.items()
-            }
-    told = {"milliseconds an image: median, quartiles": found, "opening, ms": opening, "threads": flags.threads}
-    print(json.dumps({**told, "onnxruntime": version("onnxruntime"), "rounds": flags.rounds, **facts()}))
+    return take_turns({"torch": in_torch, **{name: in_onnxruntime(s) for name, s in sessions.items()}}, rounds)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    made = parser(__doc__ or "", rounds=30, threads=(torch.get_num_threads(),))
+    made.add_argument("model")
+    made.add_argument("files", nargs="+", type=Path)
+    made.add_argument("--batches", nargs="+", type=int, default=[1, 8])
+    flags = read(made, arguments)
+    flags.source = flags.model
+    before, rows, generator = machine(), [], load_model(flags.model).generator.eval()
+    for threads in flags.threads:
+        sessions, opening = sessions_of(flags.files, threads)
+        with on_threads(threads):
+            for batch in flags.batches:
+                taken = times_of(generator, sessions, batch, flags.rounds)
+                rows += [
+                    {
+                        "threads": threads,
+                        "batch": batch,
+                        "way": name,
+                        "ms": spread(times, 1000 / batch),
+                        "over torch": ratios(times, taken["torch"]),
+                        "opening ms": opening.get(name),
+                    }
+                    for name, times in taken.items()
+                ]
+    publish("onnx", flags, rows, onnxruntime=version("onnxruntime"), machine=before)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from tenshot.metrics import METRICS, efflite, score
 from tenshot.models import Model, file_digest
 from tenshot.nets import Generator
 from tenshot.proof import BATCHES, NOISE, Watch, milliseconds, pixel_differences, size
+from tenshot.rounding import stored_as
 from tenshot.sampling import generate
 from tenshot.settings import check_types, require
 from tenshot.shrink import choose, sensitivity
@@ -182,8 +183,10 @@ def _told(speeds: Speeds) -> str:
 
 def as_stored(generator: Generator, dtype: str) -> Generator:
     """The generator as it comes back from a file of `dtype`: its numbers rounded. A copy."""
-    kept = next(generator.parameters()).dtype
-    return copy.deepcopy(generator).to(DTYPES[dtype]).to(kept)
+    copied = copy.deepcopy(generator)
+    for name, tensor in copied.state_dict().items():
+        tensor.copy_(stored_as(tensor.cpu(), DTYPES[dtype], f"generator.{name}"))
+    return copied
 
 
 def prove(

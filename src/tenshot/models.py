@@ -23,6 +23,7 @@ from tenshot.errors import TenshotError
 from tenshot.files import told_as_sentence, write_atomically
 from tenshot.headers import check_header
 from tenshot.nets import Discriminator, DiscriminatorSpec, Generator, GeneratorSpec, channel_plan
+from tenshot.rounding import stored_as
 
 FORMAT = 1
 _LARGEST, _DEEPEST = (
@@ -136,14 +137,18 @@ def check_pair(model: Model, where: str) -> Model:
 
 
 def save_model(path: Path, model: Model, *, dtype: torch.dtype = torch.float32) -> None:
-    """Write a model file, all of it or nothing. float16 halves its size. Raises TenshotError."""
+    """Write a model file, all of it or nothing. float16 halves its size, rounded as in `tenshot.rounding`.
+
+    Raises TenshotError.
+    """
     header: dict[str, Any] = {"format": FORMAT, "card": model.card}
     tensors: dict[str, Tensor] = {}
     for key, network in (("generator", model.generator), ("discriminator", model.discriminator)):
         if network is not None:
             header[key] = {name: value for name, value in dataclasses.asdict(network.spec).items() if value != ()}
             for name, tensor in network.state_dict().items():
-                tensors[f"{key}.{name}"] = stored = tensor.detach().cpu().to(dtype).contiguous()
+                stored = stored_as(tensor.detach().cpu(), dtype, f"{key}.{name}").contiguous()
+                tensors[f"{key}.{name}"] = stored
                 if not torch.isfinite(stored).all():
                     raise TenshotError(f"cannot write {path}: {key}.{name} {_not_finite(tensor, dtype)}")
     write_tensors(path, tensors, header)

@@ -4,9 +4,7 @@ Only what is stored changes. Each large tensor becomes a small one and the opera
 DequantizeLinear; the graph behind it stays as it was. onnxruntime's own dynamic quantisation rounds the activations
 too, which in a generator is seen, and has no transposed convolution.
 
-float16 is not rounded to the nearest but up or down by chance, so that it is right on average. The sources that ship
-lie on float16's grid, and training moves the mapping network's weights, about 100 each, by less than half a step of it
-but many in concert: the nearest number would be the source's again, and the mapping network as if never adapted.
+How float16 is rounded: `tenshot.rounding`.
 """
 
 import importlib
@@ -17,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from tenshot.errors import TenshotError
-from tenshot.randomness import generator_for
+from tenshot.rounding import stored_as
 
 Weights = Literal["float32", "float16", "int8"]
 
@@ -47,7 +45,7 @@ def store_as_(proto: Any, weights: Weights) -> None:
         is_map = values.ndim == 4 and len(values) == 1
         is_weight = tensor.name.startswith(PARAMETERS) and not tensor.name.startswith(MAPPING) and not is_map
         if weights == "float16" or not is_weight:
-            packed = {small: halved(values, tensor.name)}
+            packed = {small: _half(values, tensor.name)}
             node = onnx.helper.make_node("Cast", [small], [tensor.name], to=onnx.TensorProto.FLOAT)
         else:
             whole, scale, axis = quantised(values)
@@ -78,18 +76,8 @@ def quantised(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np
     return whole, scale, axis
 
 
-def halved(values: NDArray[np.float32], name: str) -> NDArray[np.float16]:
-    """One of the two float16 next to each value, the nearer the likelier, so that the mean is the value. What float16
-    holds exactly stays. The same for the same name. Raises TenshotError for numbers too large."""
-    with np.errstate(over="ignore"):
-        nearest = values.astype(np.float16)
-    if not np.isfinite(nearest).all():
+def _half(values: NDArray[np.float32], name: str) -> NDArray[np.float16]:
+    half = stored_as(torch.from_numpy(values.copy()), torch.float16, name)
+    if not half.isfinite().all():
         raise TenshotError(f"{name} is too large for float16: store the weights as float32")
-    missing = values - nearest
-    with np.errstate(over="ignore", under="ignore"):
-        other = np.nextafter(nearest, np.copysign(np.float16(np.inf), missing).astype(np.float16))
-    other = np.where(np.isfinite(other), other, nearest)
-    gap = other.astype(np.float32) - nearest
-    chance = np.divide(missing, gap, out=np.zeros_like(values), where=gap != 0)
-    drawn = torch.rand(values.shape, generator=generator_for(0, "float16", name)).numpy()
-    return np.where(drawn < chance, other, nearest)
+    return half.numpy()

@@ -59,10 +59,16 @@ class Shelf:
     def fill(self, text: str) -> str:
         """A page with all its marked places written anew."""
 
-        def written(match: re.Match[str]) -> str:
-            return f"<!-- bench:{match['name']} -->\n\n{self.render(match['name'])}\n\n<!-- /bench -->"
+        return fill_places(text, self.render)
 
-        return _MARKED.sub(written, text)
+
+def fill_places(text: str, render: Callable[[str], str]) -> str:
+    """A page with what `render` returns for a name between that name's markers."""
+
+    def written(match: re.Match[str]) -> str:
+        return f"<!-- bench:{match['name']} -->\n\n{render(match['name'])}\n\n<!-- /bench -->"
+
+    return _MARKED.sub(written, text)
 
 
 def is_marked(path: Path) -> bool:
