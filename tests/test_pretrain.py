@@ -1,5 +1,6 @@
 """Pretraining on the loop of adaptation: from scratch, from a source, from images with known latents."""
 
+import struct
 import zipfile
 
 import numpy as np
@@ -74,6 +75,58 @@ def test_pairs_that_do_not_belong_together_are_refused(pairs, name, content, mes
         np.save(folder / name, content, allow_pickle=True)
     with pytest.raises(TenshotError, match=message):
         load_pairs(str(folder), 16, 0.5)
+
+
+def npy(header, content=b""):
+    """A file in numpy's format, version 1."""
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + content
+
+
+SHAPE = "{'descr': '<f4', 'fortran_order': False, 'shape': %s, }\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is no array of numbers"),
+        (b"PK\3\4", "is no array of numbers"),
+        (b"\x80\2}q\0.", "is no array of numbers"),
+        (npy(b"((((((((("), "is no array of numbers"),
+        (npy(b"__import__('os').system('true')\n"), "is no array of numbers"),
+        (npy((SHAPE % "(1099511627776,)").encode()), "promises 4,398,046,511,104 bytes, and 0 follow"),
+        (npy((SHAPE % "(4, 16)").encode(), bytes(255)), "promises 256 bytes, and 255 follow"),
+        (npy((SHAPE % "(4, 16)").encode(), bytes(257)), "promises 256 bytes, and 257 follow"),
+        (npy((SHAPE % "(-4, -16)").encode(), bytes(256)), "is no array of numbers"),
+    ],
+)
+def test_latents_that_lie_about_their_size_are_refused_before_memory_is_taken(pairs, content, message):
+    folder, _ = pairs
+    (folder / "w_000000.npy").write_bytes(content)
+    with pytest.raises(TenshotError, match=r"w_000000\.npy is no array of numbers: ") as told:
+        load_pairs(str(folder), 16, 0.5)
+    assert message in str(told.value)
+
+
+def test_latents_in_a_zip_that_are_damaged_or_a_bomb_are_refused(pairs, tmp_path):
+    folder, _ = pairs
+    (folder / "w_000000.npy").unlink()
+    for name, content, message in (
+        (
+            "damaged",
+            npy((SHAPE % "(4, 16)").encode(), bytes(range(256))),
+            "w_000000.npy cannot be unpacked: Bad CRC-32",
+        ),
+        ("bomb", bytes(2**24), "w_000000.npy unpacks to more than 200 times its size"),
+    ):
+        path = tmp_path / f"{name}.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in folder.rglob("*"):
+                archive.write(file, file.relative_to(folder))
+            method = zipfile.ZIP_DEFLATED if name == "bomb" else zipfile.ZIP_STORED
+            archive.writestr("w_000000.npy", content, method)
+        path.write_bytes(path.read_bytes().replace(bytes(range(100, 200)), bytes(100)))
+        with pytest.raises(TenshotError, match=message):
+            load_pairs(str(path), 16, 0.5)
 
 
 def begun(method, **settings):

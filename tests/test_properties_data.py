@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
+from tenshot import adapt
 from tenshot.data import load_images
 from tenshot.images import MIN_SIDE, prepare
 
@@ -177,18 +178,39 @@ def good():
     return {kind: stored(image, kind).getvalue() for kind, image in kinds.items()}
 
 
-def test_of_200_broken_pictures_none_ends_the_intake_of_the_good_ones(tmp_path, good):
+def spoiled(kind, good, rng):
+    """A good picture's content made bad in one of nine ways: four of `broken`, five that leave another file's."""
+    content, other = good[kind], good[rng.choice([name for name in sorted(good) if name != kind])]
+    how = rng.randrange(9)
+    if how < 4:
+        return broken(content, rng)
+    return (
+        b"",
+        content[: rng.randint(1, 16)],  # no more than the mark of its format
+        other[:16] + content[16:],  # the header of another format
+        bytes(len(content)),  # what some file systems leave after a power cut
+        rng.choice([b"PK\3\4", b"\x80\2}q\0.", b"<svg></svg>", b"\xff\xd8", b"GIF89a"]) + rng.randbytes(30),
+    )[how - 4]
+
+
+def test_of_200_broken_pictures_none_ends_a_run_with_ten_good_ones(tmp_path, good, tiny_source):
     rng = random.Random(5)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
     for i in range(200):
-        kind = sorted(good)[i % len(good)]
-        (tmp_path / f"broken-{i:03d}.{kind.lower()}").write_bytes(broken(good[kind], rng))
-    for kind, content in good.items():
-        (tmp_path / f"good.{kind.lower()}").write_bytes(content)
-    found = load_images(tmp_path, 16)
-    assert len(found.records) == 206 and {f"good.{kind.lower()}" for kind in good} <= set(found.names)
+        kind, name = rng.choice(sorted(good)), rng.choice(sorted(good))  # a name that need not be its own
+        (pictures / f"broken-{i:03d}.{name.lower()}").write_bytes(spoiled(kind, good, rng))
+    kinds = [*good, "PNG", "JPEG", "WEBP", "PNG"]
+    for i, kind in enumerate(kinds):
+        (pictures / f"good-{i}.{kind.lower()}").write_bytes(good[kind])
+    found = load_images(pictures, 16)
+    assert len(found.records) == 210 and {f"good-{i}.{kind.lower()}" for i, kind in enumerate(kinds)} <= set(
+        found.names
+    )
     refused = [record for record in found.records if record.refused]
-    assert len(refused) + len(found) == 206 and len(refused) >= 60
+    assert len(refused) + len(found) == 210 and len(refused) >= 120
     assert all(record.refused.strip() and "Traceback" not in record.refused for record in refused)
+    assert adapt(pictures, source=tiny_source, method="finetune", steps=1, batch=2).resolution == 16
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

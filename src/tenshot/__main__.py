@@ -16,6 +16,7 @@ VERBS = {
     "interpolate": "a smooth walk from seed to seed: a video, or a strip of its frames",
     "report": "a finished run as one page that opens offline, or several runs side by side",
     "export": "a finished generator as a file for use elsewhere, its pruned channels cut out (--compact)",
+    "doctor": "what is wrong with an installation, a run's folder, a model file, or images",
     "bench": "a matrix of methods, domains and seeds: what has no result yet is run; tables of the results",
 }
 
@@ -35,6 +36,7 @@ try
   tenshot export runs/robots --compact --out compact.safetensors   pruned channels cut out for good
   tenshot adapt --resume runs/robots                   go on with a run that was stopped
   tenshot adapt my_images --steps 1000 --dap.prune-mass 0.02 --dry-run
+  tenshot doctor runs/robots                           is it whole, and how does it go on?
   tenshot convert 550000.pt church256.safetensors      then: adapt ... --source church256.safetensors
 
   tenshot VERB --help       every option of a verb

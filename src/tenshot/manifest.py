@@ -90,6 +90,26 @@ class Checkpoints:
         which = "none of its checkpoints is whole" if steps else "it has no checkpoint"
         raise NoCheckpoint(f"{self.folder.parent} cannot be continued: {which}")
 
+    def faults(self) -> dict[int, str | None]:
+        """What is wrong with every checkpoint that is there, and with later ones that are only noted; None: nothing. By
+        step, rising. Older ones that are not there were deleted, as is usual."""
+        entries, there = self._entries(), self.steps()
+        newest = max(there, default=-1)
+        noted = {int(name.partition(".")[0]) for name in entries}
+        found: dict[int, str | None] = {}
+        for step in sorted({*there, *(step for step in noted if step > newest)}):
+            try:
+                self._read(self.path(step), step, entries.get(self.path(step).name))
+                found[step] = None
+            except TenshotError as error:
+                found[step] = str(error)
+        return found
+
+    def without_hash(self) -> list[int]:
+        """Steps of the checkpoints that the manifest does not know: it is missing, damaged or older than they are."""
+        entries = self._entries()
+        return [step for step in self.steps() if self.path(step).name not in entries]
+
     def drop_after(self, step: int) -> None:
         """Delete the checkpoints of later steps: a run that went back makes them anew. Raises TenshotError."""
         self._delete({other for other in self.steps() if other > step})

@@ -7,9 +7,12 @@ A folder or zip with images named by a number (`img/004711.jpg`) and blocks of l
 
 import functools
 import io
+import math
 import os
 import re
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tenshot.data import load_images
+from tenshot.data import FREE_RATIO_BYTES, MAX_RATIO, load_images
 from tenshot.errors import TenshotError
 from tenshot.files import told_as_sentence
 
@@ -88,17 +91,39 @@ def _arrays(path: Path) -> dict[str, Callable[[], bytes]]:
 
 def _unpack(path: Path, member: str) -> bytes:
     with told_as_sentence("read", path), zipfile.ZipFile(path) as archive:
-        return archive.read(member)
+        found = archive.getinfo(member)
+        if found.file_size > max(FREE_RATIO_BYTES, MAX_RATIO * found.compress_size):
+            raise TenshotError(f"{path}, {member} unpacks to more than {MAX_RATIO} times its size, as a zip bomb does")
+        try:
+            return archive.read(found)
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+            raise TenshotError(f"{path}, {member} cannot be unpacked: {error}") from error
 
 
 def _array(content: bytes, where: str) -> Tensor:
     try:
+        _check_size(content)
         array = np.load(io.BytesIO(content), allow_pickle=False)
         latents = torch.from_numpy(np.atleast_2d(array).astype(np.float32))
-    except (ValueError, EOFError, TypeError) as error:
+    except (ValueError, EOFError, TypeError, SyntaxError, tokenize.TokenError, RecursionError) as error:
         raise TenshotError(f"{where} is no array of numbers: {error}") from error
     if latents.dim() != 2 or not torch.isfinite(latents).all():
         raise TenshotError(
             f"{where} has shape {list(array.shape)} or values that are not finite; expected [rows, latent size]"
         )
     return latents
+
+
+def _check_size(content: bytes) -> None:
+    """Raises ValueError, or what numpy does, unless as many bytes follow the header as it promises: numpy itself takes
+    the memory first."""
+    file = io.BytesIO(content)
+    if (version := np.lib.format.read_magic(file)) == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    else:
+        raise ValueError(f"its format is {version}")
+    promised, there = math.prod(shape) * dtype.itemsize, len(content) - file.tell()
+    if promised != there:
+        raise ValueError(f"its header promises {promised:,} bytes, and {there:,} follow")
