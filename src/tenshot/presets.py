@@ -32,8 +32,7 @@ class Preset:
 
 
 _TUNED = "tuned at 64 px, mostly on bottts (docs/methods.md)"
-_SHARED = "the loop's settings as tuned with finetune and dap; the method's own as published, not tuned yet"
-_RICK = "the loop's settings as tuned with finetune and dap; of fisher_quantile 40 and 85 the better on bottts"
+_TRIED = "the loop's settings as tuned with finetune and dap; the method's own the best of those tried on bottts"
 
 PRESETS: dict[str, dict[str, Preset]] = {
     "finetune": {
@@ -41,37 +40,37 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "paper": Preset("the comparisons of CDC, AdAM and RICK", _PUBLIC_CODE),
     },
     "ada": {
-        "faces64": Preset(_SHARED, {"augment": "ada", "augment_p": 0.0}),
+        "faces64": Preset(_TRIED, {"augment": "ada", "augment_p": 0.0, "ada_images": 4000}),
         "paper": Preset(
             "the code that CDC, AdAM and RICK ran: p cannot pass 0.0072",
             {**_PUBLIC_CODE, "augment": "ada", "ada_images": 500_000, "ada_every": 64, "ada_legacy": True},
         ),
     },
     "freezed": {
-        "faces64": Preset(_SHARED),
+        "faces64": Preset(_TRIED),
         "paper": Preset("four of six blocks frozen, as published for 256 px", _PUBLIC_CODE),
     },
     "ewc": {
-        "faces64": Preset(_SHARED),
+        "faces64": Preset(_TRIED, {"ewc": {"weight": 5.0}}),
         "paper": Preset("the paper's weight, on the sum", {**_PUBLIC_CODE, "ewc": {"fisher_samples": 1000}}),
     },
     "cdc": {
-        "faces64": Preset(_SHARED),
+        "faces64": Preset(_TRIED),
         "paper": Preset("code and paper, near domains; 4,000 to 5,000 steps for art", {**_PUBLIC_CODE, "steps": 1000}),
     },
     "dcl": {
-        "faces64": Preset(_SHARED),
+        "faces64": Preset(_TRIED, {"dcl": {"lambda1": 0.5, "lambda2": 0.1}}),
         "paper": Preset("paper; its training code was never released", {**_PUBLIC_CODE, "steps": 1000}),
     },
     "adam": {
-        "faces64": Preset(_SHARED),
+        "faces64": Preset(_TRIED),
         "paper": Preset(
             "code, FFHQ to Babies: 500 of 2,000 steps probe; percentile 75 for cats",
             {**_PUBLIC_CODE, "steps": 2000, "adam": {"fisher_samples": 1000}},
         ),
     },
     "rick": {
-        "faces64": Preset(_RICK, {"rick": {"fisher_quantile": 85.0}}),
+        "faces64": Preset(_TRIED, {"rick": {"fisher_quantile": 85.0}}),
         "paper": Preset(
             "code, FFHQ to Babies; fisher_quantile 85, prune_quantile 0.075 and 2,250 steps for cats",
             {
