@@ -9,8 +9,8 @@
 
 A variant holds what differs from the preset of its method, which is its own name if it gives none: settings of a run,
 those of the method under the method's name, `preset`, `shots` (where "{domain}" stands for the domain), and `first`,
-how many of the shots are used. `settings` are those of all variants. A spec without `variants` is one run: its keys are
-the variant's, with `domain` and `seed`.
+how many of the shots are used. `settings` are those of all variants. `metrics` names what is measured, the offline
+metrics if it is missing. A spec without `variants` is one run: its keys are the variant's, with `domain` and `seed`.
 """
 
 import functools
@@ -23,7 +23,7 @@ from typing import Any
 from tenshot.config import RunConfig, build_method
 from tenshot.errors import TenshotError
 from tenshot.files import told_as_sentence
-from tenshot.metrics import OFFLINE
+from tenshot.metrics import METRICS, OFFLINE
 from tenshot.models import embedded_sources, file_digest, find_model
 from tenshot.presets import DEFAULT, find_preset
 from tenshot.settings import build
@@ -33,7 +33,7 @@ SHOTS, HELD_OUT = "{domain}.zip/shots", "{domain}.zip/heldout"
 LEFT_TO_THE_MATRIX = ("seed", "eval_real")
 _NEUTRAL = {f.name: f.default for f in fields(RunConfig) if f.name in ("sample_every", "checkpoint_every", "keep_last")}
 """Settings on which no number of a result depends."""
-_MATRIX = {"what", "settings", "variants", "domains", "seeds"}
+_MATRIX = {"what", "settings", "variants", "domains", "seeds", "metrics"}
 
 
 def subject(domain: str, config: RunConfig | None, first: int) -> tuple[Any, ...]:
@@ -143,7 +143,8 @@ def _single(values: dict[str, Any]) -> dict[str, Any]:
         domain, seed, name = rest.pop("domain"), rest.pop("seed", 0), values["method"]
     except KeyError as error:
         raise TenshotError(f"it has no {error}: a spec has variants, domains and seeds, or is one run") from error
-    return {"variants": {name: rest}, "domains": [domain], "seeds": [seed]}
+    metrics = {"metrics": rest.pop("metrics")} if "metrics" in rest else {}
+    return {"variants": {name: rest}, "domains": [domain], "seeds": [seed], **metrics}
 
 
 def _spec(values: dict[str, Any]) -> Spec:
@@ -155,13 +156,22 @@ def _spec(values: dict[str, Any]) -> Spec:
         raise TenshotError("variants and settings must be objects")
     if not (isinstance(domains, list) and isinstance(seeds, list) and variants and domains and seeds):
         raise TenshotError("domains and seeds must be lists, and nothing may be empty")
+    metrics = _metrics(values.get("metrics", list(OFFLINE)))
     jobs = [
-        _job(variant, domain, seed, {**shared, **given, **_merged(shared, given)})
+        _job(variant, domain, seed, {**shared, **given, **_merged(shared, given)}, metrics)
         for seed in seeds
         for domain in domains
         for variant, given in variants.items()
     ]
     return Spec(tuple(variants), tuple(domains), tuple(seeds), tuple(jobs))
+
+
+def _metrics(names: Any) -> tuple[str, ...]:
+    if not (isinstance(names, list) and names):
+        raise TenshotError(f"metrics is {names!r}: it must be a list of names")
+    if unknown := [str(name) for name in names if name not in METRICS]:
+        raise TenshotError(f"metrics has {', '.join(unknown)}; known are {', '.join(METRICS)}")
+    return tuple(names)
 
 
 def _merged(shared: dict[str, Any], given: Any) -> dict[str, Any]:
@@ -172,7 +182,7 @@ def _merged(shared: dict[str, Any], given: Any) -> dict[str, Any]:
     return {key: {**shared[key], **given[key]} for key in both}
 
 
-def _job(variant: str, domain: str, seed: int, settings: dict[str, Any]) -> Job:
+def _job(variant: str, domain: str, seed: int, settings: dict[str, Any], metrics: tuple[str, ...]) -> Job:
     rest = dict(settings)
     name = rest.pop("method", variant)
     values = dict(find_preset(name, rest.pop("preset", DEFAULT)).settings)
@@ -187,4 +197,4 @@ def _job(variant: str, domain: str, seed: int, settings: dict[str, Any]) -> Job:
     if values.get("eval_every"):
         values["eval_real"] = HELD_OUT.format(domain=domain)
     values |= {"shots": str(shots).format(domain=domain), "method": method, "seed": seed}
-    return Job(variant, domain, build(RunConfig, values), first)
+    return Job(variant, domain, build(RunConfig, values), first, metrics)
