@@ -29,6 +29,7 @@ from tenshot.bench.work import Outcome, Places, carry_out
 from tenshot.config import RunConfig
 from tenshot.errors import TenshotError
 from tenshot.methods import METHODS
+from tenshot.metrics import OFFLINE
 from tenshot.models import file_digest, save_model
 from tenshot.sampling import generate_images
 from tenshot.sheets import png, to_pillow
@@ -36,7 +37,7 @@ from tiny import tiny_model
 
 ROOT = Path(__file__).parents[1]
 QUALITY = ROOT / "benchmarks" / "quality"
-SPECS = [QUALITY / "table.json", *sorted((QUALITY / "ablations").glob("*.json"))]
+SPECS = [QUALITY / "table.json", *sorted(QUALITY.glob("ablations/*.json")), *sorted(QUALITY.glob("published/*.json"))]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
 MATRIX = {
     "settings": {"source": "tiny.safetensors", "steps": 8, "batch": 2, "checkpoint_every": 4, "sample_every": 0},
@@ -100,6 +101,12 @@ class TestSpecs:
     def test_one_run_can_be_a_spec_of_its_own(self, tmp_path):
         (job,) = read_spec(write_spec(tmp_path, {"method": "cdc", "domain": "a", "seed": 2, "batch": 6})).jobs
         assert (job.variant, job.domain, job.config.seed, job.config.batch) == ("cdc", "a", 2, 6)
+        assert job.metrics == OFFLINE
+
+    def test_a_spec_says_what_is_measured(self, tmp_path):
+        one = {"method": "cdc", "domain": "a", "metrics": ["fd_efflite_500"]}
+        for values in (one, {**MATRIX, "metrics": ["fd_efflite_500"]}):
+            assert {job.metrics for job in read_spec(write_spec(tmp_path, values)).jobs} == {("fd_efflite_500",)}
 
     def test_seeds_come_before_domains_and_domains_before_variants(self, tmp_path):
         jobs = all_jobs([read_spec(write_spec(tmp_path, MATRIX))] * 2)
@@ -131,6 +138,8 @@ class TestSpecs:
             ({"seeds": []}, "nothing may be empty"),
             ({"settings": {"eval_real": "x"}}, "no setting of a run"),
             ({"settings": {"first": -1}}, "first is -1"),
+            ({"metrics": ["fid_5k", "fid"]}, "metrics has fid; known are"),
+            ({"metrics": "fid_5k"}, "must be a list of names"),
         ],
     )
     def test_a_fault_is_told_with_the_files_name(self, tmp_path, changes, message):
