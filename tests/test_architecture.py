@@ -24,6 +24,7 @@ LEVELS = (
         "images",
         "settings",
         "rules",
+        "devices",
         "recovery",
         "rounding",
     },

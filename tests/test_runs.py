@@ -47,7 +47,7 @@ def scored(monkeypatch):
     monkeypatch.setattr(result, "SHEET_SEEDS", range(4))
 
 
-def stand_in(fakes, reals, shots, names, keep_going):
+def stand_in(fakes, reals, shots, names, device, keep_going):
     value = next(iter(fakes)).double().std().item()
     return {name: {"value": value} for name in names}
 

@@ -27,14 +27,14 @@ def restore(run: Adaptation, tensors: dict[str, Tensor]) -> None:
     """Set a run to a snapshot, whose tensors then belong to it. Raises TenshotError where the two do not fit."""
     if missing := [name for name in ("path_mean", "ada") if name not in tensors]:
         raise TenshotError(f"the checkpoint was not written by this tenshot: it has no {missing[0]}")
-    run.path_mean, run.ada = tensors["path_mean"], tensors["ada"]
+    run.path_mean, run.ada = tensors["path_mean"].to(run.path_mean.device), tensors["ada"]
     if "health" in tensors:  # older checkpoints have none
         run.health = Health.from_tensor(tensors["health"])
     state = {k.removeprefix("state/"): v for k, v in tensors.items() if k.startswith("state/")}
     expected, found = ({name: tensor.shape for name, tensor in s.items()} for s in (run.state, state))
     if expected != found:
         raise TenshotError(f"the checkpoint's state does not belong to the method {run.method.name} on these networks")
-    run.state = state
+    run.state = {name: tensor.to(run.state[name].device) for name, tensor in state.items()}
     for part, network in _networks(run.nets).items():
         prefix = f"{part}/"
         values = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -50,8 +50,9 @@ def restore(run: Adaptation, tensors: dict[str, Tensor]) -> None:
 
 
 def _laid_out(moment: Tensor, parameter: Tensor) -> Tensor:
-    """In the parameter's memory layout: fused Adam goes through both as they lie."""
-    return torch.empty_like(parameter).copy_(moment) if moment.shape == parameter.shape else moment
+    """On the parameter's device and in its memory layout: fused Adam goes through both as they lie."""
+    is_alike = moment.shape == parameter.shape
+    return torch.empty_like(parameter).copy_(moment) if is_alike else moment.to(parameter.device)
 
 
 def _networks(nets: Nets) -> dict[str, torch.nn.Module]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tenshot.augment import Augment
+from tenshot.devices import AUTO, is_device_name
 from tenshot.errors import TenshotError
 from tenshot.methods import KNOWN, METHODS, Dap, Method
 from tenshot.rules import parse_rule
@@ -53,6 +54,8 @@ class RunConfig:
     """Adjust as the public few-shot code does: each adjustment is multiplied by ada_target."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the activations while training; the averaged generator is always computed in float32."""
+    device: str = AUTO
+    """Where it computes: auto, a GPU if there is one; cpu; cuda, or cuda:1 for the second."""
     micro_batch: int = 0
     """Images that pass through a network at once: fewer need less memory and more time and give the same gradients.
     0 = all, and fewer only when memory runs out."""
@@ -92,6 +95,7 @@ class RunConfig:
             require(self, "", name, getattr(self, name) >= least, f"at least {least}")
         for name in ("mixing", "augment_p", "lr_decay", "ada_target"):
             require(self, "", name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
+        require(self, "", "device", is_device_name(self.device), "auto, cpu, cuda or cuda:1")
         if self.stop:
             parse_rule(self.stop)
             require(self, "", "stop", self.eval_every > 0, "left out, or --eval-every must say when to score")

@@ -170,11 +170,11 @@ def _go_on(adaptation: Adaptation, run: RunDir) -> Start:
     except NoCheckpoint:
         run.rewind(0)
         return Start(0)
-    before = {**header, "settings": _completed(header.get("settings"))}
+    before = {"device": "cpu", **header, "settings": _completed(header.get("settings"))}
     for what, now in _provenance(adaptation).items():
-        if what == "threads" and now != before.get(what):
+        if what in ("threads", "device") and now != before.get(what):
             warnings.warn(
-                f"{now} threads now, {before.get(what)} before: results may differ in the last bits", stacklevel=3
+                f"{what}: {now} now, {before.get(what)} before; results may differ in the last bits", stacklevel=3
             )
         elif now != before.get(what):
             raise TenshotError(
@@ -197,6 +197,7 @@ def _provenance(adaptation: Adaptation) -> dict[str, Any]:
         "settings": json.loads(adaptation.config.to_json()),
         "shots": hashlib.sha256(adaptation.shots.numpy().tobytes()).hexdigest(),
         "threads": torch.get_num_threads(),
+        "device": adaptation.nets.generator.latent_avg.device.type,
     }
 
 

@@ -161,7 +161,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]
 
 def packed(tensors: dict[str, Tensor], header: dict[str, Any]) -> bytes:
     """The bytes of a .safetensors file with a JSON header; the same ones for the same values."""
-    dense = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    dense = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     return save(dense, metadata={"tenshot": json.dumps(header, sort_keys=True)})
 
 

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -29,6 +30,9 @@ def show(console: Console, config: RunConfig, source: Model, intake: ImageSet) -
     console.print(f"about {time_needed}: {measured}", soft_wrap=True)
     if (peak := _peak_memory()) is not None:
         console.print(f"peak memory {peak:.1f} GiB")
+    device = adaptation.nets.generator.latent_avg.device
+    if device.type == "cuda":
+        console.print(f"of the GPU {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB")
 
 
 def _layer_table(adaptation: Adaptation) -> Table:

@@ -22,12 +22,12 @@ SHEET_SEEDS = range(30)
 
 
 def averaged_model(adaptation: Adaptation, steps: int, source: Model, digest: str) -> Model:
-    """A copy of the averaged generator after `steps` steps, with a card that says where it comes from.
+    """A copy, on the CPU, of the averaged generator after `steps` steps, with a card that says where it comes from.
 
     source: what the run began with; digest: its file's sha256.
     """
     config = adaptation.config
-    ema = config.method.merge(copy.deepcopy(adaptation.nets.ema))
+    ema = config.method.merge(copy.deepcopy(adaptation.nets.ema)).cpu()
     measure_latent_avg_(ema)
     card: dict[str, Any] = {
         "kind": "source" if config.method.keeps_discriminator else "adapted",
@@ -42,7 +42,8 @@ def averaged_model(adaptation: Adaptation, steps: int, source: Model, digest: st
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
     }
-    discriminator = adaptation.nets.discriminator if config.method.keeps_discriminator else None
+    keeps = config.method.keeps_discriminator
+    discriminator = copy.deepcopy(adaptation.nets.discriminator).cpu() if keeps else None
     return Model(ema.eval(), discriminator, card)
 
 

@@ -36,7 +36,9 @@ class Scoring:
         try:
             with warnings.catch_warnings():  # that few images make a covariance of low rank is meant here
                 warnings.simplefilter("ignore")
-                return score(fakes, self.reals, self.shots, self.names, keep_going=True)
+                return score(
+                    fakes, self.reals, self.shots, self.names, device=generator.latent_avg.device, keep_going=True
+                )
         except Exception as error:
             reason = str(error) if isinstance(error, TenshotError) else f"{type(error).__name__}: {error}"
         warnings.warn(f"nothing could be scored, the run goes on without: {reason}", stacklevel=2)

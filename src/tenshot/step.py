@@ -17,6 +17,7 @@ from tenshot.ada import ada, adjust
 from tenshot.augment import diffaug, flip
 from tenshot.config import RunConfig
 from tenshot.data import batch_indices
+from tenshot.devices import find_device
 from tenshot.errors import TenshotError
 from tenshot.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
 from tenshot.methods import Method
@@ -64,7 +65,9 @@ def begin(config: RunConfig, source: Model, shots: Tensor) -> Adaptation:
         )
     if source.discriminator is None:
         raise TenshotError(f"{config.source} has no discriminator: adaptation needs the one it was trained with")
-    generator, discriminator = copy.deepcopy(source.generator), copy.deepcopy(source.discriminator)
+    device = find_device(config.device)
+    generator = copy.deepcopy(source.generator).to(device)
+    discriminator = copy.deepcopy(source.discriminator).to(device)
     method = config.method
     method.prepare(generator, discriminator)
     for key, parameter in generator.named_parameters():
@@ -73,7 +76,7 @@ def begin(config: RunConfig, source: Model, shots: Tensor) -> Adaptation:
         parameter.requires_grad_(parameter.requires_grad and method.trains("discriminator", key))
     heads = method.heads(discriminator, generator_for(config.seed, "heads"))
     nets = Nets(
-        source=copy.deepcopy(source.generator).requires_grad_(False),
+        source=copy.deepcopy(source.generator).to(device).requires_grad_(False),
         generator=generator,
         discriminator=discriminator,
         ema=copy.deepcopy(generator).requires_grad_(False),

@@ -14,6 +14,7 @@ from rich.text import Text
 from tyro.conf import Positional, arg
 
 from tenshot.cli.common import Bar, PathFlag, parse
+from tenshot.devices import AUTO
 from tenshot.errors import TenshotError
 from tenshot.files import make_folder, write_atomically
 from tenshot.metrics import METRICS, OFFLINE, evaluate
@@ -47,6 +48,8 @@ class _Evaluate:
     """Folder of weight files, looked into before the usual places."""
     download: Annotated[bool, arg(help_behavior_hint="")] = True
     """Use only weight files that are there, instead of downloading missing ones."""
+    device: str = AUTO
+    """Where it computes: auto, a GPU if there is one; cpu; cuda, or cuda:1 for the second."""
     cache: PathFlag = None
     """Folder for features of the held-out images. Default: ~/.cache/tenshot/features."""
 
@@ -76,6 +79,7 @@ def run(arguments: list[str]) -> int:
             weights=flags.weights,
             download=flags.download,
             cache=flags.cache,
+            device=flags.device,
             watch=watch,
         )
     console.print(table_of(found))

@@ -7,6 +7,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from tenshot.cli.common import PathFlag, parse
+from tenshot.devices import AUTO, find_device
 from tenshot.errors import TenshotError
 from tenshot.models import load_model
 from tenshot.sampling import check_truncation
@@ -30,6 +31,8 @@ class _Generate:
     """1 = as trained; lower = closer to the mean image, fewer surprises."""
     batch: int = 8
     """Images computed at once."""
+    device: str = AUTO
+    """Where it computes: auto, a GPU if there is one; cpu; cuda, or cuda:1 for the second."""
 
 
 def run(arguments: list[str]) -> int:
@@ -48,8 +51,9 @@ def run(arguments: list[str]) -> int:
     if flags.grid and Path(flags.grid).suffix.lower() != ".png":
         raise TenshotError(f"--grid is {flags.grid}: the name must end in .png")
     check_truncation(flags.truncation)
+    device = find_device(flags.device)
     model = load_model(flags.model)
-    batches = sample(model.generator, seeds, truncation=flags.truncation, batch=flags.batch)
+    batches = sample(model.generator.to(device), seeds, truncation=flags.truncation, batch=flags.batch)
     images = write_images(batches, seeds, flags.out, flags.grid, flags.columns)
     plural = "image" if images == 1 else "images"
     print(f"{images} {plural} of {model.resolution} px: {', '.join(filter(None, (flags.out, flags.grid)))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 import warnings
@@ -12,11 +13,13 @@ from typing import Any
 from torch import Tensor
 
 from tenshot.data import ImageSet, load_images
+from tenshot.devices import AUTO, find_device
 from tenshot.errors import TenshotError
 from tenshot.metrics.protocol import Watch, choose, score
 from tenshot.metrics.table import OFFLINE, Metric
 from tenshot.metrics.weights import cache_folder
 from tenshot.models import Model, file_digest, find_model, load_model
+from tenshot.nets import Generator
 from tenshot.runs import RunDir
 from tenshot.sampling import generate, synthesise
 
@@ -34,6 +37,7 @@ def evaluate(
     weights: _Path | None = None,
     download: bool = True,
     cache: _Path | None = None,
+    device: str | None = None,
     watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Measure a generator by the named metrics. One that fails is reported as failed, and the others are measured.
@@ -48,6 +52,7 @@ def evaluate(
         weights: folder of weight files, looked into before `TENSHOT_WEIGHTS` and the usual places.
         download: whether weight files that are nowhere may be downloaded (those of `fd_dinov2_5k` never are).
         cache: where features of the held-out images are kept. None: `~/.cache/tenshot/features`.
+        device: where networks compute, as in `RunConfig`. None: where a loaded model is, otherwise auto.
         watch: called with what is being encoded, how much of it is done, and how much there is.
 
     Returns:
@@ -62,6 +67,9 @@ def evaluate(
         raise TenshotError(f"the first seed is {first_seed}: it cannot be negative")
     started = time.perf_counter()
     loaded = model if isinstance(model, Model) else load_model(Path(model) if isinstance(model, Path) else str(model))
+    generator = loaded.generator
+    if device is not None or not isinstance(model, Model):
+        generator = copy.deepcopy(generator).to(find_device(device or AUTO))
     if shots is None and not isinstance(model, Model) and os.path.isdir(RunDir(Path(model)).shots):
         shots = RunDir(Path(model)).shots
     n_real = max(metric.n_real for metric in chosen.values())
@@ -70,7 +78,7 @@ def evaluate(
     warn_of_shared(reals, given)
     unclamped = any(metric.extractor == "inception-rick" for metric in chosen.values())
     results = score(
-        fakes_of(loaded, chosen, first_seed, unclamped),
+        fakes_of(generator, chosen, first_seed, unclamped),
         None if reals is None else reals.images,
         None if given is None else given.images,
         chosen,
@@ -78,7 +86,7 @@ def evaluate(
         cache_folder() / "features" if cache is None else cache,
         weights=weights,
         download=download,
-        device=loaded.generator.latent_avg.device,
+        device=generator.latent_avg.device,
         unclamped=unclamped,
         keep_going=True,
         watch=watch,
@@ -94,10 +102,10 @@ def evaluate(
     }
 
 
-def fakes_of(model: Model, chosen: dict[str, Metric], first_seed: int, unclamped: bool) -> Iterator[Tensor]:
+def fakes_of(generator: Generator, chosen: dict[str, Metric], first_seed: int, unclamped: bool) -> Iterator[Tensor]:
     """As many images as the metrics read: uint8, or float32 as they leave the generator, in batches."""
     seeds = range(first_seed, first_seed + max(metric.n for metric in chosen.values()))
-    return synthesise(model.generator, seeds) if unclamped else generate(model.generator, seeds)
+    return synthesise(generator, seeds) if unclamped else generate(generator, seeds)
 
 
 def warn_of_shared(reals: ImageSet | None, shots: ImageSet | None) -> None:
