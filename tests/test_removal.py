@@ -78,6 +78,15 @@ class TestStatistics:
             hits += low <= 0 <= high
         assert 50 <= hits <= 60
 
+    def test_the_lowest_quarters_share_is_a_quarter_by_an_estimator_that_knows_nothing_and_least_by_the_truth(self):
+        draw = random.Random(0)
+        columns = {"layer": ["a"] * 2000 + ["b"] * 400}
+        columns |= {name: [draw.random() for _ in columns["layer"]] for name in ("truth", "other")}
+        assert removal.lowest_quarter(columns, "other", "truth") == pytest.approx(0.25, abs=0.02)
+        assert removal.lowest_quarter(columns, "truth", "truth") == pytest.approx(
+            1 / 16, abs=0.01
+        )  # uniform: x squared
+
 
 class TestRemoval:
     def test_one_gate_is_closed_and_comes_back(self):
