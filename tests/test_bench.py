@@ -366,10 +366,19 @@ class TestTables:
         ]
         shown = re.search(r"\| finetune \| (\S+) ± (\S+) \|", text)
         assert float(shown[1]) == pytest.approx(sum(values) / 2, rel=0.01)
-        for name in ("seconds", "prdc_2k.recall", "fd_efflite_2k over finetune", "facts"):
+        for name in ("seconds", "prdc_2k.recall", "fd_efflite_2k over finetune", "fd_efflite_2k of finetune", "facts"):
             assert "finetune" in Shelf(there, Results(there / "results")).render(f"spec {name}") or name == "facts"
 
-    @pytest.mark.parametrize("name", ["spec fid", "spec prdc_2k.beauty", "spec fd_efflite_2k over nobody", "nowhere x"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "spec fid",
+            "spec prdc_2k.beauty",
+            "spec fd_efflite_2k over nobody",
+            "spec fd_efflite_2k of nobody",
+            "nowhere x",
+        ],
+    )
     def test_a_marker_for_what_there_is_not_is_told(self, there, name):
         with pytest.raises(TenshotError):
             Shelf(there, Results(there / "results")).render(name)

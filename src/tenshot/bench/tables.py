@@ -2,6 +2,7 @@
 
 <!-- bench:table fd_efflite_2k -->            mean and interval of a metric, variants x domains of table.json
 <!-- bench:table fd_efflite_2k over rick -->  the same as a ratio to a variant, seed by seed
+<!-- bench:table fd_efflite_2k of dap -->     one variant against each other, pair by pair
 <!-- bench:ablations/rule prdc_2k.recall -->  a part of a metric, of ablations/rule.json
 <!-- bench:table seconds -->                  also peak_mb; best METRIC where runs were scored on their way
 <!-- bench:table facts -->                    versions, machines, commits
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tenshot.bench.duels import Numbers, duels
 from tenshot.bench.intervals import Estimate, estimate
 from tenshot.bench.results import Result, Results
 from tenshot.bench.specs import Job, Spec, read_spec, source_sha256
@@ -26,8 +28,6 @@ from tenshot.metrics import METRICS
 _MARKED = re.compile(r"<!-- bench:(?P<name>[^\n]+?) -->\n.*?<!-- /bench -->", re.DOTALL)
 _PLAIN = ("seconds", "peak_mb")
 _PARTS = ("precision", "recall", "density", "coverage")
-Numbers = dict[tuple[str, str], dict[int, float]]
-"""(variant, domain) -> seed -> value."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,18 @@ class Shelf:
         if quantity == "facts":
             return facts(spec, found)
         quantity, _, base = quantity.partition(" over ")
-        if base and base not in spec.variants:
-            raise TenshotError(f"bench:{name}: {where} has no variant {base!r}; there are {', '.join(spec.variants)}")
+        quantity, _, first = quantity.partition(" of ")
+        for variant in filter(None, (base, first)):
+            if variant not in spec.variants:
+                known = ", ".join(spec.variants)
+                raise TenshotError(f"bench:{name}: {where} has no variant {variant!r}; there are {known}")
         read, better = quantity_of(quantity, name)
         numbers: Numbers = {}
         for job, result in found.items():
             if (value := read(result.values)) is not None:
                 numbers.setdefault((job.variant, job.domain), {})[job.config.seed] = value
+        if first:
+            return duels(spec, numbers, first, better)
         return grid(spec, ratios(numbers, base) if base else numbers, better)
 
     def fill(self, text: str) -> str:
