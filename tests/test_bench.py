@@ -366,8 +366,9 @@ class TestTables:
         ]
         shown = re.search(r"\| finetune \| (\S+) ± (\S+) \|", text)
         assert float(shown[1]) == pytest.approx(sum(values) / 2, rel=0.01)
-        for name in ("seconds", "prdc_2k.recall", "fd_efflite_2k over finetune", "fd_efflite_2k of finetune", "facts"):
+        for name in ("seconds", "prdc_2k.recall", "fd_efflite_2k over finetune", "facts"):
             assert "finetune" in Shelf(there, Results(there / "results")).render(f"spec {name}") or name == "facts"
+        assert Shelf(there, Results(there / "results")).render("spec fd_efflite_2k of finetune") == "*No pairs yet.*"
 
     @pytest.mark.parametrize(
         "name",

@@ -50,7 +50,7 @@ def duels(spec: Spec, numbers: Numbers, first: str, better: str) -> str:
     for second in spec.variants:
         if second == first or (found := duel(spec, numbers, first, second, better)) is None:
             continue
-        mean, half, _ = found.log_ratio
+        mean, half = found.log_ratio.mean, found.log_ratio.half
         low_high = "–" if half is None else f"{math.exp(mean - half):.2f} to {math.exp(mean + half):.2f}"
         lines.append(f"| {second} | {found.better} of {found.pairs} | {math.exp(mean):.3f} | {low_high} |")
     if len(lines) == 2:
