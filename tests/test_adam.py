@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from tenshot import kml, plan
+from tenshot.adaptation import begin, context_of
 from tenshot.checkpoint import restore, snapshot
 from tenshot.config import RunConfig
 from tenshot.errors import TenshotError
@@ -19,7 +20,7 @@ from tenshot.methods.adam import AdaM
 from tenshot.models import load_model
 from tenshot.nets import Discriminator, DiscriminatorSpec, Generator, GeneratorSpec, channel_plan
 from tenshot.randomness import generator_for
-from tenshot.step import _context, begin, run_step
+from tenshot.step import run_step
 from tiny import tiny_model, tiny_shots
 
 QUICK = AdaM(probe=0.5, fisher_samples=2)  # of 12 steps, the first 6 are the probe
@@ -185,7 +186,7 @@ def brute_force_fisher(run, network, samples):
     generator, discriminator = run.nets.ema, run.nets.discriminator_ema
     trained = generator if network == "generator" else discriminator
     vectors = {name: p for name, p in trained.named_parameters() if is_vector(name)}
-    context, squares = _context(run, 5), {name: torch.zeros_like(p) for name, p in vectors.items()}
+    context, squares = context_of(run, 5), {name: torch.zeros_like(p) for name, p in vectors.items()}
     for sample in range(samples):
         rng = generator_for(run.config.seed, "probe", sample)
         z, noise = torch.randn(1, 16, generator=rng), generator.draw_noise(1, rng)
@@ -208,7 +209,7 @@ def brute_force_fisher(run, network, samples):
 def test_importance_is_the_published_sum_of_squared_single_sample_derivatives(network):
     run = steps(adaptation(replace(QUICK, fisher_samples=5)), 3)
     fisher = brute_force_fisher(run, network, 5)
-    method, context = run.method, _context(run, 5)
+    method, context = run.method, context_of(run, 5)
     ours = method._importance(network, method._layers(network, getattr(run.nets, network)), context)
     checked = 0
     for group, _ in layers_of(run, network):

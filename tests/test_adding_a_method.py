@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from tenshot.adaptation import begin
 from tenshot.checkpoint import restore, snapshot
 from tenshot.config import RunConfig
 from tenshot.methods.base import Method
-from tenshot.step import begin, run_step
+from tenshot.step import run_step
 from tiny import tiny_model, tiny_shots
 
 DOC = (Path(__file__).parents[1] / "docs" / "adding-a-method.md").read_text(encoding="utf-8")

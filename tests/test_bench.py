@@ -24,7 +24,7 @@ from tenshot.bench.processes import Processes
 from tenshot.bench.results import Results, read_result, write_result
 from tenshot.bench.specs import all_jobs, read_spec, selected
 from tenshot.bench.spread import TRIES, spread
-from tenshot.bench.tables import Shelf, grid, is_marked, ratios
+from tenshot.bench.tables import Shelf, grid, is_marked, ratios, shortest, shown_column
 from tenshot.bench.work import Outcome, Places, carry_out
 from tenshot.config import RunConfig
 from tenshot.errors import TenshotError
@@ -37,7 +37,8 @@ from tiny import tiny_model
 
 ROOT = Path(__file__).parents[1]
 QUALITY = ROOT / "benchmarks" / "quality"
-SPECS = [QUALITY / "table.json", *sorted(QUALITY.glob("ablations/*.json")), *sorted(QUALITY.glob("published/*.json"))]
+SPECS = [QUALITY / "table.json", QUALITY / "long.json"]
+SPECS += [path for folder in ("ablations", "published") for path in sorted(QUALITY.glob(f"{folder}/*.json"))]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
 MATRIX = {
     "settings": {"source": "tiny.safetensors", "steps": 8, "batch": 2, "checkpoint_every": 4, "sample_every": 0},
@@ -339,6 +340,24 @@ class TestTables:
         numbers = {(v, d): {0: 0.5, 1: 0.5, 2: 0.5 + (v == "eager")} for v in spec.variants for d in spec.domains}
         text = grid(spec, numbers, "higher")
         assert "missing" not in text and "n=" not in text and text.count("**") == 6
+
+    def test_what_looks_the_same_as_the_best_is_as_bold_and_all_alike_is_not_bold_at_all(self, spec):
+        numbers = {("finetune", "dots"): {0: 2e-5, 1: 0.0}, ("eager", "dots"): {0: 0.0, 1: 1e-5}}
+        assert "**" not in grid(spec, numbers, "lower").replace("**8 of 12 runs are missing**", "")
+        assert shown_column({"a": [0.204], "b": [0.2041], "c": [0.3]}, 1, "lower") == {
+            "a": "**0.204**",
+            "b": "**0.204**",
+            "c": "0.300",
+        }
+
+    def test_times_are_those_of_the_shortest_runs(self, spec):
+        numbers = {
+            ("finetune", "dots"): {0: 100.0, 1: 310.0},
+            ("finetune", "dashes"): {0: 120.0},
+            ("eager", "dots"): {2: 150},
+        }
+        rows = shortest(spec, numbers).splitlines()[2:]
+        assert rows == ["| finetune | 100 | 1.00 | 3 |", "| eager | 150 | 1.50 | 1 |"]
 
     def test_ratios_are_taken_seed_by_seed(self):
         numbers = {("a", "x"): {0: 2.0, 1: 9.0}, ("b", "x"): {0: 4.0, 1: 6.0, 2: 1.0}, ("b", "y"): {0: 1.0}}

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity, leaky_relu
 
+from tenshot.adaptation import begin, context_of
 from tenshot.checkpoint import restore, snapshot
 from tenshot.config import RunConfig
 from tenshot.consistency import distance_consistency
@@ -15,7 +16,8 @@ from tenshot.losses import discriminator_loss
 from tenshot.methods import Cdc, Dap, Finetune
 from tenshot.methods.anchors import PatchHead, patch_groups, patch_logits
 from tenshot.nets import Discriminator, DiscriminatorSpec
-from tenshot.step import _batch, _context, begin, run_step
+from tenshot.phases import batch_of
+from tenshot.step import run_step
 from tiny import tiny_model, tiny_shots
 
 
@@ -35,9 +37,9 @@ def steps(run, count, first=0):
 
 
 def term(run, step, name="cdc"):
-    context = _context(run, step)
+    context = context_of(run, step)
     reals = torch.zeros(2, 3, 16, 16)
-    batch = _batch(run, reals, reals, torch.Generator().manual_seed(0))
+    batch = batch_of(run, reals, reals, torch.Generator().manual_seed(0))
     return run.method.extra_losses("g", context, run.state, batch)[name]
 
 
@@ -183,7 +185,7 @@ def test_every_fourth_step_is_near_anchors_and_judged_whole_the_others_free_and_
     run = larger(Cdc())
     images = torch.zeros(4, 3, 32, 32)
     for step in range(9):
-        context = _context(run, step)
+        context = context_of(run, step)
         z = run.method.latents(context, run.state, 5, torch.Generator().manual_seed(step))
         logits = run.method.judge(images, context, run.state, None, 2)
         assert (z is not None) == (step % 4 == 0)
@@ -192,7 +194,7 @@ def test_every_fourth_step_is_near_anchors_and_judged_whole_the_others_free_and_
 
 def test_latents_near_anchors_are_as_far_from_them_as_asked():
     run = adaptation(Cdc(anchor_sigma=0.1))
-    z = run.method.latents(_context(run, 0), run.state, 4000, torch.Generator().manual_seed(0))
+    z = run.method.latents(context_of(run, 0), run.state, 4000, torch.Generator().manual_seed(0))
     distances = torch.cdist(z, run.state["anchors"])
     nearest = distances.argmin(dim=1)
     assert (distances.min(dim=1).values / math.sqrt(16)).square().mean().sqrt() == pytest.approx(0.1, rel=0.02)
@@ -274,7 +276,7 @@ def test_shots_and_generated_images_are_judged_by_maps_drawn_apart(monkeypatch):
     run = larger(Cdc(patch_maps=3))
     for step in range(1, 60):
         if step % 4:
-            run.method.judge(torch.zeros(2, 3, 32, 32), _context(run, step), run.state, None, 2)
+            run.method.judge(torch.zeros(2, 3, 32, 32), context_of(run, step), run.state, None, 2)
     assert {tuple(pair) for pair in drawn} == {(i, j) for i in range(3) for j in range(3)}
 
 

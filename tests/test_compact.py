@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import tiny
 from tenshot import export, proof
 from tenshot.__main__ import main
+from tenshot.adaptation import begin
 from tenshot.compact import blocks, compact, filled_up, kept_channels, parameters, silent_channels
 from tenshot.config import RunConfig
 from tenshot.distil import Distillation, distil_, pyramid_distance
@@ -23,7 +24,7 @@ from tenshot.nets import Generator, GeneratorSpec
 from tenshot.randomness import generator_for
 from tenshot.sampling import generate_images
 from tenshot.shrink import choose, sensitivity
-from tenshot.step import begin, run_step
+from tenshot.step import run_step
 
 WIDTHS = (12, 10, 8, 16)  # 32 px
 

@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tenshot.adaptation import begin, context_of
 from tenshot.checkpoint import snapshot
 from tenshot.config import RunConfig
 from tenshot.filters import Fate
 from tenshot.methods import Dap, Finetune
 from tenshot.pruning import Guards
-from tenshot.step import _context, begin, run_step
+from tenshot.step import run_step
 from tiny import tiny_model, tiny_shots
 
 EAGER = Dap(warmup=0.0, settle=0.1, every=5, prune_mass=0.1, preserve_mass=0.3, guards=Guards(min_alive=2))
@@ -206,7 +207,7 @@ def test_fisher_information_that_is_not_finite_is_passed_over():
     steps(run, 3)
     before = {k: v.clone() for k, v in run.state.items()}
     groups = run.nets.generator.filter_groups()[:1]
-    entries, context = [], _context(run, 2)
+    entries, context = [], context_of(run, 2)
     context.record = entries.append
     nothing = {groups[0].name: torch.full([groups[0].count], float("nan"))}
     run.method._track("generator", groups, nothing, context, run.state, 0.9)

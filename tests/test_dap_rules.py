@@ -8,13 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tenshot.adaptation import begin
 from tenshot.config import RunConfig
 from tenshot.errors import TenshotError
 from tenshot.filters import Fate
 from tenshot.fisher import magnitude
 from tenshot.methods import Dap
 from tenshot.pruning import Guards, count_cumulative, count_share, count_single, decide
-from tenshot.step import begin, run_step
+from tenshot.step import run_step
 from tiny import tiny_model, tiny_shots
 
 FREE = Guards(max_ratio=1.0, max_new=1.0, min_alive=0)

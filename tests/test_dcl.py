@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
+from tenshot.adaptation import begin, context_of
 from tenshot.checkpoint import restore, snapshot
 from tenshot.config import RunConfig
 from tenshot.consistency import discriminator_contrast, generator_contrast
 from tenshot.errors import TenshotError
 from tenshot.methods import Cdc, Dcl
-from tenshot.step import _batch, _context, begin, run_step
+from tenshot.phases import batch_of
+from tenshot.step import run_step
 from tiny import tiny_model, tiny_shots
 
 TAU = 0.07
@@ -27,9 +29,9 @@ def steps(run, count, first=0):
 
 
 def terms(run, step, phase):
-    context, rng = _context(run, step), torch.Generator().manual_seed(0)
+    context, rng = context_of(run, step), torch.Generator().manual_seed(0)
     reals = torch.rand(3, 3, 16, 16, generator=rng)
-    return run.method.extra_losses(phase, context, run.state, _batch(run, reals, reals, rng))
+    return run.method.extra_losses(phase, context, run.state, batch_of(run, reals, reals, rng))
 
 
 def maps_of(rows, seed):

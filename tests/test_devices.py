@@ -11,6 +11,7 @@ import torch
 
 from pretend import AWAY, Away, pretended
 from tenshot import loop
+from tenshot.adaptation import begin
 from tenshot.checkpoint import restore, snapshot
 from tenshot.config import RunConfig, build_method
 from tenshot.devices import find_device
@@ -21,7 +22,7 @@ from tenshot.result import averaged_model
 from tenshot.sampling import generate
 from tenshot.settings import build
 from tenshot.sheets import png, to_pillow
-from tenshot.step import begin, run_step
+from tenshot.step import run_step
 from tiny import QUICK, tiny_model, tiny_shots
 
 MANY = [(name, {}) for name in METHODS] + [
@@ -56,7 +57,7 @@ def is_same(a, b):
 def test_a_run_elsewhere_equals_one_on_the_cpu(method, settings):
     config = config_of(method, **settings)
     here, losses_here = after_steps(config)
-    with pretended(), mock.patch("tenshot.step.find_device", lambda name: AWAY):
+    with pretended(), mock.patch("tenshot.adaptation.find_device", lambda name: AWAY):
         there, losses_there = after_steps(config)
         assert all(p.device == AWAY for p in there.nets.generator.parameters())
         assert losses_there == losses_here
@@ -73,7 +74,7 @@ def test_a_checkpoint_moves_between_devices(method):
     whole, _ = after_steps(config, 5)
     half, _ = after_steps(config)
     tensors = {name: tensor.detach().clone() for name, tensor in snapshot(half).items()}
-    with pretended(), mock.patch("tenshot.step.find_device", lambda name: AWAY):
+    with pretended(), mock.patch("tenshot.adaptation.find_device", lambda name: AWAY):
         there = begin(config, tiny_model(), tiny_shots())
         restore(there, tensors)
         for step in (3, 4):
@@ -92,7 +93,7 @@ def test_a_whole_run_with_its_files_ends_in_the_same_model(tmp_path):
     settings = {"source": str(tmp_path / "tiny.safetensors"), "checkpoint_every": 2, "sample_every": 4, "steps": 4}
     config = RunConfig(**{**vars(config_of("dap", **settings)), "shots": str(shots)})
     here = loop.start(config, out=tmp_path / "here")
-    with pretended(), mock.patch("tenshot.step.find_device", lambda name: AWAY):
+    with pretended(), mock.patch("tenshot.adaptation.find_device", lambda name: AWAY):
         there = loop.start(config, out=tmp_path / "there")
     images = [torch.cat(list(generate(model.generator, range(3)))) for model in (here, there)]
     assert torch.equal(*images)

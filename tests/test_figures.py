@@ -81,7 +81,7 @@ def committed(spec, variants):
 def test_the_runs_of_a_figure_are_its_variants_on_two_domains_with_three_seeds():
     results = figures.Results(figures.QUALITY / "results")
     assert figures.results_of(results, "table", ("dap", "rick"))[1] == 2 * 2 * 3
-    assert figures.results_of(results, "ablations/curves", ("finetune", "dap", "rick"))[1] == 3 * 2 * 3
+    assert figures.results_of(results, "long", ("finetune", "dap", "rick"))[1] == 3 * 2 * 3
 
 
 def test_what_is_missing_is_said_and_a_figure_without_runs_is_not_drawn(tmp_path, monkeypatch, capsys):
@@ -92,7 +92,7 @@ def test_what_is_missing_is_said_and_a_figure_without_runs_is_not_drawn(tmp_path
     figures.main()
     told = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in told] == ["docs/ratios.png is not drawn", "docs/curves.png is not drawn"]
-    assert "12 of the 12 runs of table" in told[0] and "18 of the 18 runs of ablations/curves" in told[1]
+    assert "12 of the 12 runs of table" in told[0] and "18 of the 18 runs of long" in told[1]
     assert not list(tmp_path.glob("*.png"))
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tenshot.adaptation import begin
 from tenshot.augment import Augment
 from tenshot.checkpoint import restore, snapshot
 from tenshot.config import RunConfig, build_method
@@ -10,7 +11,7 @@ from tenshot.methods import METHODS
 from tenshot.models import Model, load_model, save_model
 from tenshot.presets import PRESETS, preset_config
 from tenshot.sampling import generate_images
-from tenshot.step import begin, run_step
+from tenshot.step import run_step
 from tiny import QUICK, tiny_model, tiny_shots
 
 STEPS = 8

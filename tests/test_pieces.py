@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tenshot import step as steps
+from tenshot import phases
+from tenshot.adaptation import begin
 from tenshot.checkpoint import restore, snapshot
 from tenshot.config import RunConfig, build_method
 from tenshot.errors import TenshotError
@@ -14,7 +15,7 @@ from tenshot.losses import discriminator_loss, generator_loss, path_lengths, r1_
 from tenshot.nets.layers import ConvLayer, StyledConv
 from tenshot.nets.pieces import in_pieces
 from tenshot.recovery import half, is_out_of_memory
-from tenshot.step import begin, run_step
+from tenshot.step import run_step
 from tiny import QUICK, tiny_model, tiny_shots
 
 N = 4
@@ -187,7 +188,7 @@ def test_another_error_of_a_phase_is_not_taken_for_memory(monkeypatch):
     def broken(*_):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(steps, "generator_loss", broken)
+    monkeypatch.setattr(phases, "generator_loss", broken)
     run = begun()
     with pytest.raises(RuntimeError, match="shapes"):
         run_step(run, 0)
@@ -207,8 +208,8 @@ def test_a_step_whose_memory_ran_out_equals_one_that_began_in_pieces_bit_for_bit
         return x
 
     if site == "forward":  # the end of the phase's loss, after random numbers were drawn and ADA has counted
-        loss = steps.discriminator_loss
-        monkeypatch.setattr(steps, "discriminator_loss", lambda *logits: loss(*logits) if raised else once(None))
+        loss = phases.discriminator_loss
+        monkeypatch.setattr(phases, "discriminator_loss", lambda *logits: loss(*logits) if raised else once(None))
     else:
         run.nets.discriminator.convs[1].conv1[0].weight.register_hook(once)
     with pytest.warns(UserWarning, match="not enough memory"):

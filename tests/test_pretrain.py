@@ -10,6 +10,7 @@ from PIL import Image
 
 from tenshot import loop
 from tenshot.__main__ import main
+from tenshot.adaptation import begin
 from tenshot.config import RunConfig
 from tenshot.errors import TenshotError
 from tenshot.methods import Finetune
@@ -18,7 +19,7 @@ from tenshot.models import load_model, save_model, scratch
 from tenshot.nets import channel_plan
 from tenshot.pairs import load_pairs
 from tenshot.sampling import generate_images
-from tenshot.step import begin, run_step
+from tenshot.step import run_step
 from tiny import tiny_model, tiny_shots
 
 LATENT = 16

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tenshot import step as steps
+from tenshot.adaptation import begin
 from tenshot.augment import Augment
 from tenshot.checkpoint import restore, snapshot
 from tenshot.config import RunConfig, build_method
@@ -23,7 +24,7 @@ from tenshot.methods.rick import Rick
 from tenshot.models import read_tensors, write_tensors
 from tenshot.randomness import generator_for
 from tenshot.recovery import PATIENCE, SITES, Health, way_back
-from tenshot.step import begin, lr_factor, run_step
+from tenshot.step import lr_factor, run_step
 from tiny import QUICK, tiny_model, tiny_shots
 
 MANY = settings(max_examples=80, deadline=None)

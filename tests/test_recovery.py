@@ -6,12 +6,13 @@ import math
 import pytest
 import torch
 
-from tenshot import step as steps
+from tenshot import phases
+from tenshot.adaptation import begin
 from tenshot.checkpoint import restore, snapshot
 from tenshot.config import RunConfig, build_method
 from tenshot.errors import TenshotError
 from tenshot.recovery import MOST_RETURNS, PATIENCE, SITES, Health, NotFinite, Row, way_back
-from tenshot.step import begin, run_step
+from tenshot.step import run_step
 from tiny import QUICK, tiny_model, tiny_shots
 
 METHODS = {
@@ -68,7 +69,7 @@ def multiplied(function, factor):
 
 def spoil_loss(monkeypatch, run, phase, factor=NAN):
     names = {"d": "discriminator_loss", "r1": "r1_penalty", "g": "generator_loss", "path": "path_lengths"}
-    monkeypatch.setattr(steps, names[phase], multiplied(getattr(steps, names[phase]), factor))
+    monkeypatch.setattr(phases, names[phase], multiplied(getattr(phases, names[phase]), factor))
 
 
 def spoil_gradient(monkeypatch, run, phase, factor=NAN):

@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference.stylegan2 import reference_discriminator, reference_generator, reference_mapping
+from tenshot.adaptation import begin, context_of
 from tenshot.checkpoint import is_finite, restore, snapshot
 from tenshot.config import RunConfig
 from tenshot.errors import TenshotError
 from tenshot.filters import Fate
 from tenshot.methods.rick import Rick, _measure, _Sample
 from tenshot.pruning import decide_pooled
-from tenshot.step import _context, begin, run_step
+from tenshot.step import run_step
 from tiny import tiny_model, tiny_shots
 
 EAGER = Rick(
@@ -228,7 +229,7 @@ def test_estimates_change_no_weight_gradient_flag_moment_or_random_state():
 
     before = [(p.requires_grad, None if p.grad is None else p.grad.clone()) for p in often.nets.ema.parameters()]
     values = values_of(often, "")
-    _measure(often.nets, often.method._samples(_context(often, 11)))
+    _measure(often.nets, often.method._samples(context_of(often, 11)))
     assert moved(values, often) == set()
     for (flag, gradient), parameter in zip(before, often.nets.ema.parameters(), strict=True):
         assert flag == parameter.requires_grad and gradient is None and parameter.grad is None
@@ -236,12 +237,12 @@ def test_estimates_change_no_weight_gradient_flag_moment_or_random_state():
 
 def test_latents_stay_the_same_all_through_the_run_unless_asked_otherwise():
     run = adaptation()
-    early, late = (run.method._samples(_context(run, step)) for step in (3, 7))
+    early, late = (run.method._samples(context_of(run, step)) for step in (3, 7))
     assert all(torch.equal(a.z, b.z) for a, b in zip(early, late, strict=True))
     assert not torch.equal(early[0].z, early[1].z)
     assert not any(torch.equal(a.noise[0], b.noise[0]) for a, b in zip(early, late, strict=True))
     fresh = replace(EAGER, fresh_latents=True)
-    assert not torch.equal(fresh._samples(_context(run, 3))[0].z, fresh._samples(_context(run, 7))[0].z)
+    assert not torch.equal(fresh._samples(context_of(run, 3))[0].z, fresh._samples(context_of(run, 7))[0].z)
 
 
 # In the loop
@@ -394,7 +395,7 @@ def test_an_estimate_that_is_not_finite_decides_nothing_and_is_recorded():
     run, entries = adaptation(), []
     run.record = entries.append
     run.nets.ema.conv1.conv.weight.fill_(math.nan)
-    run.method.after_step(_context(run, 3), run.state)
+    run.method.after_step(context_of(run, 3), run.state)
     assert [entry.get("skipped") for entry in entries] == ["Fisher is not finite"] * 2
     assert not bank_of(run)
 

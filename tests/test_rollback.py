@@ -41,14 +41,14 @@ def spoil(monkeypatch):
     """spoil(phase, when): the phase's loss is not a number where when(run, step) says so."""
 
     def spoilt(phase, when):
-        original = steps._PHASES[phase]
+        original = steps.PHASES[phase]
 
         def losses(run, context, reals, rng):
             loss, stats, gates = original(run, context, reals, rng)
             factor = float("nan") if when(run, context.clock.step) else 1.0
             return loss * factor, stats, gates
 
-        monkeypatch.setitem(steps._PHASES, phase, losses)
+        monkeypatch.setitem(steps.PHASES, phase, losses)
 
     return spoilt
 

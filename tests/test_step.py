@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from tenshot.adaptation import begin
 from tenshot.checkpoint import restore, snapshot
 from tenshot.config import RunConfig
 from tenshot.errors import TenshotError
 from tenshot.methods import Finetune
 from tenshot.models import Model
-from tenshot.step import average_, begin, lr_factor, run_step
+from tenshot.step import average_, lr_factor, run_step
 from tiny import tiny_model, tiny_shots
 
 

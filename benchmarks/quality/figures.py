@@ -3,7 +3,7 @@
     python benchmarks/quality/figures.py
 
 `docs/ratios.png`: the share of pruned filters in every layer over the steps of a run, DAP and RICK, from the runs of
-`table.json`. `docs/curves.png`: distance and variety over the steps, from the runs of `ablations/curves.json`. Runs
+`table.json`. `docs/curves.png`: distance and variety over the steps, from the runs of `long.json`. Runs
 that are missing are counted, and a figure with no run at all is left as it is. Needs matplotlib.
 """
 
@@ -70,7 +70,7 @@ def main() -> None:
     results = Results(QUALITY / "results")
     for draw, spec, variants, name in (
         (ratios, "table", ("dap", "rick"), "ratios.png"),
-        (curves, "ablations/curves", ("finetune", "rick", "dap"), "curves.png"),
+        (curves, "long", ("finetune", "rick", "dap"), "curves.png"),
     ):
         found, wanted = results_of(results, spec, variants)
         count = sum(map(len, found.values()))

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tenshot.adaptation import Adaptation, begin
 from tenshot.bench import machine
 from tenshot.bench.specs import HELD_OUT, SHOTS
 from tenshot.config import RunConfig
@@ -38,7 +39,7 @@ from tenshot.nets import Discriminator, Generator
 from tenshot.randomness import generator_for
 from tenshot.sampling import synthesise, to_uint8
 from tenshot.shrink import sensitivity
-from tenshot.step import Adaptation, begin, run_step
+from tenshot.step import run_step
 
 FIGURES = Path(__file__).parent / "removal.json"
 BATCH = 4  # images that D's minibatch statistics see together, as in training

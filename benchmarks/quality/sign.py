@@ -16,13 +16,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tenshot.adaptation import Adaptation, begin
 from tenshot.bench.specs import SHOTS
 from tenshot.config import RunConfig
 from tenshot.data import load_images
 from tenshot.methods import Dap
 from tenshot.methods.base import Context, Phase, State
 from tenshot.models import load_model
-from tenshot.step import Adaptation, begin, run_step
+from tenshot.step import run_step
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ import torch
 
 from benchmarks.speed.measure import ROOT, machine, on_threads, parser, publish, ratios, read, spread, take_turns
 from benchmarks.speed.step import settings
+from tenshot.adaptation import begin
 from tenshot.augment import flip
 from tenshot.data import batch_indices, load_images
 from tenshot.models import Model, load_model
 from tenshot.randomness import generator_for
 from tenshot.sampling import to_unit
-from tenshot.step import begin, run_step
+from tenshot.step import run_step
 
 KINDS = ("none", "flip", "diffaug", "ada")
 SHOTS = ROOT / "examples" / "robots"

@@ -11,10 +11,11 @@ from dataclasses import replace
 
 from benchmarks.speed.measure import machine, on_threads, parser, publish, ratios, read, spread, take_turns
 from benchmarks.speed.step import random_shots
+from tenshot.adaptation import begin
 from tenshot.config import RunConfig
 from tenshot.methods import Dap, Finetune
 from tenshot.models import Model, load_model
-from tenshot.step import begin, run_step
+from tenshot.step import run_step
 
 METHODS = {
     "without": Finetune(),

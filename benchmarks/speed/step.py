@@ -18,10 +18,11 @@ from torch import Tensor
 
 from benchmarks.speed.baseline import PHASES, Baseline
 from benchmarks.speed.measure import machine, on_threads, parser, publish, ratios, read, spread, take_turns
+from tenshot.adaptation import Adaptation, begin
 from tenshot.config import RunConfig
 from tenshot.methods import Method
 from tenshot.models import load_model
-from tenshot.step import Adaptation, begin, run_step
+from tenshot.step import run_step
 
 CYCLE = 16
 DUE = {"d": 1, "r1": 16, "g": 1, "path": 4}

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import torch
 
+from tenshot.adaptation import begin
 from tenshot.config import RunConfig, build_method
 from tenshot.data import load_images
 from tenshot.metrics import score
 from tenshot.models import load_model
 from tenshot.sampling import generate
 from tenshot.sheets import grid, save_png
-from tenshot.step import begin, run_step
+from tenshot.step import run_step
 
 NAMES = ("fd_efflite_2k", "kd_efflite_2k", "intra_dist_1k", "copy_rate_1k", "prdc_2k")
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from tenshot.adaptation import Adaptation
 from tenshot.errors import TenshotError
 from tenshot.methods.base import Nets
 from tenshot.models import fill
 from tenshot.recovery import Health
-from tenshot.step import Adaptation
 
 
 def snapshot(run: Adaptation) -> dict[str, Tensor]:

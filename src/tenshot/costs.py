@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 
+from tenshot.adaptation import begin
 from tenshot.methods import METHODS
 from tenshot.models import load_model
 from tenshot.presets import preset_config
-from tenshot.step import begin, run_step
+from tenshot.step import run_step
 
 KEPT = Path(__file__).with_name("costs.json")
 """Figures that ship with the package."""

@@ -6,12 +6,12 @@ takes it again when it is resumed.
 
 from typing import Any
 
+from tenshot.adaptation import Adaptation
 from tenshot.models import Model, save_model
 from tenshot.result import averaged_model, save_samples
 from tenshot.rules import parse_rule
 from tenshot.runs import RunDir
 from tenshot.scoring import Scoring, best_metric, is_better, main_values
-from tenshot.step import Adaptation
 
 
 def is_due(step: int, every: int) -> bool:

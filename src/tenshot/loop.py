@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from tenshot.adaptation import Adaptation, begin
 from tenshot.checkpoint import restore
 from tenshot.config import RunConfig, parse_config, read_config
 from tenshot.data import ImageSet, load_images
@@ -35,7 +36,7 @@ from tenshot.report import write_report
 from tenshot.result import averaged_model, finish, save_shots
 from tenshot.rollback import Rollback
 from tenshot.runs import RunDir
-from tenshot.step import Adaptation, Stats, begin, run_step
+from tenshot.step import Stats, run_step
 
 KEPT_SHOTS = 200
 """A run keeps its prepared images up to so many; more are read again from where they came."""

@@ -8,12 +8,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from tenshot.adaptation import Adaptation, begin
 from tenshot.config import RunConfig
 from tenshot.data import ImageSet
 from tenshot.methods.base import Network
 from tenshot.models import Model
 from tenshot.nets import Discriminator, Generator
-from tenshot.step import Adaptation, begin, run_step
+from tenshot.step import run_step
 
 MEASURED_STEPS = 8
 

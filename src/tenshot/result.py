@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from tenshot import __version__
+from tenshot.adaptation import Adaptation
 from tenshot.models import Model, save_model
 from tenshot.nets import Generator
 from tenshot.runs import RunDir
 from tenshot.sampling import generate, measure_latent_avg_
 from tenshot.sheets import grid, save_png, sheet
-from tenshot.step import Adaptation
 
 SHEET_SEEDS = range(30)
 """Latents of the sample sheets."""

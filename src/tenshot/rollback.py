@@ -5,12 +5,12 @@ from typing import Any
 
 from torch import Tensor
 
+from tenshot.adaptation import Adaptation, begin
 from tenshot.checkpoint import is_finite, restore, snapshot
 from tenshot.manifest import NoCheckpoint
 from tenshot.models import Model
 from tenshot.recovery import MOST_RETURNS, Diverged, NotFinite, way_back
 from tenshot.runs import RunDir
-from tenshot.step import Adaptation, begin
 
 
 class Rollback:

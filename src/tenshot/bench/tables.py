@@ -4,7 +4,8 @@
 <!-- bench:table fd_efflite_2k over rick -->  the same as a ratio to a variant, seed by seed
 <!-- bench:table fd_efflite_2k of dap -->     one variant against each other, pair by pair
 <!-- bench:ablations/rule prdc_2k.recall -->  a part of a metric, of ablations/rule.json
-<!-- bench:table seconds -->                  also peak_mb; best METRIC where runs were scored on their way
+<!-- bench:table peak_mb -->                  also best METRIC where runs were scored on their way
+<!-- bench:table seconds -->                  the shortest training of each variant
 <!-- bench:table facts -->                    versions, machines, commits
 <!-- /bench -->
 """
@@ -59,6 +60,8 @@ class Shelf:
                 numbers.setdefault((job.variant, job.domain), {})[job.config.seed] = value
         if first:
             return duels(spec, numbers, first, better)
+        if quantity == "seconds" and not base:
+            return shortest(spec, numbers)
         return grid(spec, ratios(numbers, base) if base else numbers, better)
 
     def fill(self, text: str) -> str:
@@ -140,17 +143,32 @@ def over_domains(spec: Spec, numbers: Numbers, variant: str) -> list[float]:
 
 
 def shown_column(column: dict[str, list[float]], want: int, better: str) -> dict[str, str]:
-    """Cells with as many decimals as give the column's largest mean three digits."""
+    """Cells with as many decimals as give the column's largest mean three digits, four at most.
+
+    Means that look the same as the best one are in bold with it; where all look the same, none is.
+    """
     estimates = {variant: estimate(values) for variant, values in column.items() if values}
-    means = {variant: e.mean for variant, e in estimates.items()}
-    decimals = decimals_for(max(map(abs, means.values()), default=1.0))
-    best = (min if better == "lower" else max)(means, key=lambda v: means[v]) if len(means) > 1 else None
+    decimals = decimals_for(max((abs(e.mean) for e in estimates.values()), default=1.0))
+    means = {variant: round(e.mean, decimals) for variant, e in estimates.items()}
+    best = (min if better == "lower" else max)(means.values()) if len(set(means.values())) > 1 else None
     cells = {variant: shown(e, decimals, want) for variant, e in estimates.items()}
-    return {v: f"**{cells[v]}**" if v == best else cells.get(v, "–") for v in column}
+    return {v: f"**{cells[v]}**" if best is not None and means.get(v) == best else cells.get(v, "–") for v in column}
+
+
+def shortest(spec: Spec, numbers: Numbers) -> str:
+    """Each variant's shortest run, since other work on the machine makes runs longer and never shorter."""
+    found = {v: [n for d in spec.domains for n in numbers.get((v, d), {}).values()] for v in spec.variants}
+    least = {variant: min(values) for variant, values in found.items() if values}
+    if not least:
+        return grid(spec, {}, "lower")
+    base = next(iter(least))
+    lines = [f"| | shortest, seconds | over {base} | of runs |", "|---|---|---|---|"]
+    lines += [f"| {v} | {s:.0f} | {s / least[base]:.2f} | {len(found[v])} |" for v, s in least.items()]
+    return "\n".join(lines)
 
 
 def decimals_for(largest: float) -> int:
-    return min(8, max(0, 2 - math.floor(math.log10(largest)))) if largest > 0 else 3
+    return min(4, max(0, 2 - math.floor(math.log10(largest)))) if largest > 0 else 3
 
 
 def shown(e: Estimate, decimals: int, want: int) -> str:
