@@ -29,7 +29,7 @@ LEVELS = (
         "rounding",
     },
     {"nets", "fisher", "pruning", "kml", "data", "sheets", "headers", "unpickle", "lock", "onnx_weights"},
-    {"pairs", "compact", "distil"},
+    {"pairs", "compact", "distil", "reach"},
     {"shrink", "mend"},
     {"methods", "models", "nvidia", "video"},
     {"config", "sampling", "manifest", "seeds"},

@@ -141,7 +141,7 @@ def test_ricks_features_are_torchvisions_after_the_map_that_takes_contrast(place
     ours.network.transform_input = False
     with torch.no_grad():
         ours.network(resized)
-    torch.testing.assert_close(ours(x).pooled, kept[0].flatten(1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours(x).pooled, kept[0].flatten(1), atol=1e-4, rtol=1e-4)
     assert (ours(x).pooled - ours(x.clamp(-1, 1)).pooled).abs().max() > 1e-3
 
 

@@ -44,7 +44,7 @@ class Looks:
         """All that is due after a step. Returns whether it is the run's last: there are no more, or the rule holds."""
         config = self.adaptation.config
         if self.scoring and step and is_due(step, config.eval_every) and self._scored < step:
-            results = self.scoring(self.adaptation.nets.ema)
+            results = self.scoring(self.adaptation.method.averaged(self.adaptation.nets, self.adaptation.state))
             if self._learn(step, results):
                 self._keep_best(step)
             if self.run:  # last: a look without its line is taken again

@@ -27,7 +27,8 @@ def averaged_model(adaptation: Adaptation, steps: int, source: Model, digest: st
     source: what the run began with; digest: its file's sha256.
     """
     config = adaptation.config
-    ema = config.method.merge(copy.deepcopy(adaptation.nets.ema)).cpu()
+    averaged = config.method.averaged(adaptation.nets, adaptation.state)
+    ema = config.method.merge(copy.deepcopy(averaged)).cpu()
     measure_latent_avg_(ema)
     card: dict[str, Any] = {
         "kind": "source" if config.method.keeps_discriminator else "adapted",
@@ -65,7 +66,7 @@ def save_shots(shots: Tensor, run: RunDir) -> None:
 
 def save_samples(adaptation: Adaptation, run: RunDir, step: int) -> None:
     """The sheet of the averaged generator after a step."""
-    images = _images(adaptation.nets.ema)
+    images = _images(adaptation.method.averaged(adaptation.nets, adaptation.state))
     save_png(grid(images, 6, scale=max(1, 96 // images.shape[-1])), run.sample(step))
 
 

@@ -91,7 +91,8 @@ class Method:
     """A way to adapt: what trains, and what happens around each optimiser step. The defaults train everything.
 
     In the order in which the loop calls them: `prepare`, `trains`, `heads`, `setup` before the first step; in every
-    phase `skips`, `latents`, `gates`, `judge`, `extra_losses`, `after_backward`; `after_step`; and `merge` at the end.
+    phase `skips`, `latents`, `gates`, `judge`, `extra_losses`, `after_backward`; `after_step`; and `averaged` and
+    `merge` for samples, scores and the result.
     """
 
     name: ClassVar[str]
@@ -114,6 +115,10 @@ class Method:
     def merge(self, generator: Generator) -> Generator:
         """Undo `prepare` without changing what is computed: a plain generator, the given one or another."""
         return generator
+
+    def averaged(self, nets: Nets, state: State) -> Generator:
+        """The generator that a run samples, scores and gives: its moving average, or a network made from it."""
+        return nets.ema
 
     def trains(self, network: Network, parameter: str) -> bool:
         """Whether a parameter is handed to the optimiser at all."""

@@ -14,8 +14,10 @@ from tenshot.losses import discriminator_loss, generator_loss
 from tenshot.methods.base import Batch, Context, Method, Nets, Network, Phase, State
 from tenshot.methods.cdc import Cdc
 from tenshot.methods.dcl import Dcl
+from tenshot.nets import Generator
 from tenshot.pruning import Guards, count_cumulative, count_share, count_single, decide, ramp, track
 from tenshot.randomness import generator_for
+from tenshot.reach import OPENING, extend, reach, remaining, remember_
 from tenshot.settings import check_types, require
 
 _LOSS_PHASE: dict[Network, Phase] = {"generator": "g", "discriminator": "d"}
@@ -70,6 +72,11 @@ class Dap(Method):
     """Of the other rules; rises as prune_mass does."""
     choose: Literal["importance", "magnitude", "random"] = "importance"
     """Which filters go first, however many: the least important; for comparison the smallest, or any."""
+    reach: float = 5.5
+    """How far each layer of the result goes from the source, per share of its Fisher information that is left: what has
+    settled goes back towards the source, what has not goes on. 0 = the moving average as it is."""
+    max_reach: float = 1.5
+    """The farthest a layer goes; 1 is where the moving average is."""
     guards: Guards = Guards()
 
     def __post_init__(self) -> None:
@@ -81,6 +88,8 @@ class Dap(Method):
         require(self, self.name, "preserve_mass", 0 <= self.preserve_mass <= 1, "between 0 and 1")
         require(self, self.name, "prune_level", 0 <= self.prune_level <= 1, "between 0 and 1")
         require(self, self.name, "consistency_weight", 0 <= self.consistency_weight < math.inf, "at least 0")
+        require(self, self.name, "reach", 0 <= self.reach < math.inf, "at least 0")
+        require(self, self.name, "max_reach", 0 < self.max_reach < math.inf, "above 0")
         require(self, self.name, "warmup", 0 <= self.warmup <= self.settle, f"from 0 to settle, {self.settle}")
         require(self, self.name, "settle", self.settle <= 1, "a share of the run, at most 1")
         is_seen = not self.revive or self.estimator == "gate"
@@ -94,6 +103,19 @@ class Dap(Method):
     def may_prune(self, network: Network, group: FilterGroup) -> bool:
         return self.networks in ("both", network) and group.gated and group.prunable
 
+    def averaged(self, nets: Nets, state: State) -> Generator:
+        """Each layer at its reach between source and moving average, or beyond."""
+        groups = dict(self._watched(nets)).get("generator")
+        if not (self.reach and groups):
+            return nets.ema
+        return extend(nets.source, nets.ema, self.reaches(state), _fates("generator", groups, state), groups)
+
+    def reaches(self, state: State) -> dict[str, float]:
+        """By the name of G's layer: how far it goes, 1 = as far as the moving average; 1 while the run begins."""
+        names = [key.split("/")[1] for key in state if key.startswith("generator/") and key.endswith("/information")]
+        found = {name: remaining(state[f"generator/{name}/information"]) for name in names}
+        return {name: 1.0 if left is None else reach(left, self.reach, self.max_reach) for name, left in found.items()}
+
     def setup(self, context: Context) -> State:
         state: State = {}
         for network, groups in self._watched(context.nets):
@@ -101,6 +123,7 @@ class Dap(Method):
                 is_closed = gate_of(getattr(context.nets, network), group).cpu() == 0
                 state[f"{network}/{group.name}/importance"] = torch.zeros(group.count)
                 state[f"{network}/{group.name}/fate"] = torch.where(is_closed, int(Fate.PRUNE), int(Fate.TUNE))
+                state[f"{network}/{group.name}/information"] = torch.zeros(4, dtype=torch.float64)
             state[f"{network}/estimates"] = torch.zeros((), dtype=torch.int64)
         return state
 
@@ -136,6 +159,8 @@ class Dap(Method):
                 self._track(network, groups, fisher, context, state, self.beta**self.every)
             if step < warmup:
                 continue
+            if self.networks not in ("both", network):
+                continue
             before = _fates(network, groups, state)
             self._decide(network, groups, context, state, ramp(step, warmup, settle))
             averaged = nets.ema if network == "generator" else nets.discriminator_ema
@@ -148,14 +173,15 @@ class Dap(Method):
                 optimiser=nets.of(_LOSS_PHASE[network])[1],
                 erase=not self.revive,
             )
-            context.record(_report(step, network, groups, state))
+            context.record(_report(step, network, groups, state, self.reaches(state) if self.reach else {}))
 
     def _watched(self, nets: Nets) -> list[tuple[Network, list[FilterGroup]]]:
-        watched: list[tuple[Network, list[FilterGroup]]] = [
-            ("generator", [g for g in nets.generator.filter_groups() if self.may_prune("generator", g)]),
-            ("discriminator", [g for g in nets.discriminator.filter_groups() if self.may_prune("discriminator", g)]),
+        """What Fisher information is tracked of: what may be pruned; and G's layers, whose reach follows from it."""
+        return [
+            (network, [g for g in getattr(nets, network).filter_groups() if g.gated and g.prunable])
+            for network in ("generator", "discriminator")
+            if self.networks in ("both", network) or (network == "generator" and self.reach)
         ]
-        return [(name, groups) for name, groups in watched if groups]
 
     def _track(
         self,
@@ -173,9 +199,15 @@ class Dap(Method):
         newest = {group.name: fisher[group.name].float().cpu() for group in groups}
         alive = {name: (fate != Fate.PRUNE) | self.revive for name, fate in _fates(network, groups, state).items()}
         scale = torch.cat([newest[name][alive[name]] for name in newest]).mean() if self.rule == "global" else None
+        seen, expected = int(state[f"{network}/estimates"]), context.clock.steps
+        if self.estimator == "weight":
+            expected //= self.every
         for name, values in newest.items():
-            key, seen = f"{network}/{name}/importance", int(state[f"{network}/estimates"])
-            state[key] = track(state[key], values, alive[name], beta, seen, scale)
+            key = f"{network}/{name}"
+            state[f"{key}/importance"] = track(state[f"{key}/importance"], values, alive[name], beta, seen, scale)
+            remember_(
+                state[f"{key}/information"], values[alive[name]].mean(), seen <= max(1, round(OPENING * expected))
+            )
 
     def _decide(
         self, network: Network, groups: list[FilterGroup], context: Context, state: State, risen: float
@@ -235,8 +267,10 @@ def _fates(network: Network, groups: list[FilterGroup], state: State) -> Fates:
     return {group.name: state[f"{network}/{group.name}/fate"] for group in groups}
 
 
-def _report(step: int, network: Network, groups: list[FilterGroup], state: State) -> dict[str, Any]:
-    """One decision as JSON: per layer the share of each fate and every filter's tracked importance."""
+def _report(
+    step: int, network: Network, groups: list[FilterGroup], state: State, reaches: dict[str, float]
+) -> dict[str, Any]:
+    """One decision as JSON: per layer the share of each fate, every filter's tracked importance, and G's reach."""
     layers = {}
     for group in groups:
         fate, importance = (state[f"{network}/{group.name}/{what}"] for what in ("fate", "importance"))
@@ -246,4 +280,6 @@ def _report(step: int, network: Network, groups: list[FilterGroup], state: State
             "preserved": round((fate == Fate.PRESERVE).double().mean().item(), 4),
             "importance": [float(f"{value:.3g}") for value in importance.tolist()],
         }
+        if network == "generator" and reaches:
+            layers[group.name]["reach"] = round(reaches[group.name], 4)
     return {"step": step, "network": network, "layers": layers}

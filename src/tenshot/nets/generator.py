@@ -160,6 +160,18 @@ class Generator(nn.Module):
         drawn = (torch.randn(n, 1, size, size, generator=rng, device=rng.device) for size in sizes)
         return [noise.to(device, dtype) for noise in drawn]
 
+    def blocks(self) -> dict[str, list[str]]:
+        """Every parameter's name, by the styled convolution it works with: conv1, convs.0, ...; a toRGB is listed with
+        the convolution it reads, the constant input with conv1, and the mapping network under `style`."""
+        readers = {"input": "conv1", "to_rgb1": "conv1"}
+        readers |= {f"to_rgbs.{k}": f"convs.{2 * k + 1}" for k in range(len(self.to_rgbs))}
+        blocks: dict[str, list[str]] = {}
+        for name, _ in self.named_parameters():
+            top, _, rest = name.partition(".")
+            module = f"{top}.{rest.partition('.')[0]}" if top in ("convs", "to_rgbs") else top
+            blocks.setdefault(readers.get(module, module), []).append(name)
+        return blocks
+
     def filter_groups(self) -> list[FilterGroup]:
         """Every group of filters, from 4 pixels up: the styled convolutions, then their modulations' rows."""
         blocks = [("conv1", self.conv1, 4)]

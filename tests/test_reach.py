@@ -1,0 +1,177 @@
+"""How far each layer of a result goes from its source: a line through two networks, and a place on it for each layer."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tenshot.adaptation import begin
+from tenshot.config import RunConfig
+from tenshot.filters import Fate
+from tenshot.fisher import gate_fisher
+from tenshot.methods import Dap
+from tenshot.methods import dap as dap_module
+from tenshot.pruning import Guards
+from tenshot.reach import extend, reach, remaining, remember_
+from tenshot.result import averaged_model
+from tenshot.step import run_step
+from tiny import tiny_model, tiny_shots
+
+NEVER = Dap(warmup=1.0, settle=1.0)
+EAGER = Dap(warmup=0.0, settle=0.1, every=5, prune_mass=0.1, guards=Guards(min_alive=2))
+BLOCKS = ("conv1", "convs.0", "convs.1", "convs.2", "convs.3")
+
+
+def adapted(method, steps=24, **settings):
+    config = RunConfig(shots="tiny", method=method, **{"steps": steps, "batch": 2, **settings})
+    run = begin(config, tiny_model(), tiny_shots())
+    for step in range(steps):
+        run_step(run, step)
+    return run
+
+
+def account(values, opening):
+    information = torch.zeros(4, dtype=torch.float64)
+    for i, value in enumerate(values):
+        remember_(information, torch.tensor(value), i < opening)
+    return information
+
+
+def extended(reaches):
+    source, averaged = tiny_model().generator, tiny_model(seed=1).generator
+    return source, averaged, extend(source, averaged, reaches, {}, [])
+
+
+def test_every_parameter_belongs_to_one_block_and_torgb_to_the_convolution_it_reads():
+    generator = tiny_model().generator
+    blocks = generator.blocks()
+    assert sorted(name for names in blocks.values() for name in names) == sorted(dict(generator.named_parameters()))
+    assert set(blocks) == {"style", *BLOCKS}
+    assert {"input.input", "to_rgb1.bias"} <= set(blocks["conv1"])
+    assert "to_rgbs.0.bias" in blocks["convs.1"] and "to_rgbs.1.bias" in blocks["convs.3"]
+    assert not any("rgb" in name for name in blocks["convs.0"] + blocks["convs.2"])
+
+
+@pytest.mark.parametrize("place", [0.0, 1.0, 1.5])
+def test_one_place_for_all_layers_is_a_point_on_the_line_through_both_networks(place):
+    source, averaged, result = extended(dict.fromkeys(BLOCKS, place))
+    for name, parameter in result.named_parameters():
+        a, b = source.get_parameter(name), averaged.get_parameter(name)
+        torch.testing.assert_close(parameter, (1 - place) * a + place * b, atol=2e-5, rtol=0)
+
+
+def test_each_layer_has_a_place_of_its_own_and_the_mapping_network_their_mean():
+    reaches = dict(zip(BLOCKS, (0.0, 0.25, 0.5, 1.0, 1.25), strict=True))
+    source, averaged, result = extended(reaches)
+    for name, place in {
+        "conv1.conv.weight": 0.0,
+        "to_rgb1.conv.weight": 0.0,
+        "convs.0.conv.modulation.bias": 0.25,
+        "to_rgbs.0.bias": 0.5,
+        "convs.3.noise.weight": 1.25,
+        "style.1.weight": 0.6,
+    }.items():
+        a, b = source.get_parameter(name), averaged.get_parameter(name)
+        torch.testing.assert_close(result.get_parameter(name), a + place * (b - a), atol=2e-6, rtol=0)
+
+
+def test_what_is_given_does_not_change():
+    source, averaged, _ = extended(dict.fromkeys(BLOCKS, 0.5))
+    for network, seed in ((source, 0), (averaged, 1)):
+        for name, parameter in tiny_model(seed=seed).generator.named_parameters():
+            assert torch.equal(parameter, network.get_parameter(name))
+
+
+def test_what_is_left_is_the_mean_of_all_estimates_over_that_of_the_first():
+    assert remaining(account([4.0, 6.0, 2.0, 1.0, 0.0, 2.0], opening=2)) == pytest.approx((15 / 6) / 5)
+
+
+def test_nothing_is_said_before_there_is_more_than_a_beginning_or_where_nothing_was_at_stake():
+    assert remaining(account([], opening=2)) is None
+    assert remaining(account([4.0, 6.0], opening=2)) is None
+    assert remaining(account([0.0, 0.0, 1.0], opening=2)) is None
+
+
+def test_an_estimate_that_is_not_a_number_is_left_out():
+    told = account([4.0, float("nan"), 6.0, float("inf"), 2.0], opening=3)
+    assert torch.equal(told, account([4.0, 6.0, 2.0], opening=2))
+
+
+@given(st.lists(st.floats(1e-6, 1e3), min_size=3, max_size=20), st.floats(1e-3, 1e3))
+def test_the_scale_of_the_loss_does_not_matter(values, scale):
+    plain, scaled = (remaining(account([v * k for v in values], opening=2)) for k in (1.0, scale))
+    assert plain is not None and scaled == pytest.approx(plain, rel=1e-3)
+
+
+def test_a_layer_goes_as_far_as_is_left_of_it_and_never_farther_than_allowed():
+    assert [reach(left, 5.0, 1.5) for left in (0.0, 0.1, 0.2, 0.3, 2.0)] == [0.0, 0.5, 1.0, 1.5, 1.5]
+
+
+def test_a_runs_reaches_follow_from_every_estimate_of_its_steps(monkeypatch):
+    seen = []
+
+    def watched(gates, batch):
+        found = gate_fisher(gates, batch)
+        if "conv1" in gates:  # G's
+            seen.append({name: values.mean().item() for name, values in found.items()})
+        return found
+
+    monkeypatch.setattr(dap_module, "gate_fisher", watched)
+    run = adapted(replace(NEVER, reach=0.7, max_reach=50.0), steps=40)
+    assert len(seen) == 40
+    for name, place in run.method.reaches(run.state).items():
+        values = [each[name] for each in seen]
+        assert place == pytest.approx(0.7 * (sum(values) / 40) / (sum(values[:2]) / 2), rel=1e-5)
+
+
+@pytest.mark.parametrize("networks", ["both", "generator", "discriminator"])
+def test_the_result_is_at_its_reach_whichever_networks_are_pruned(networks):
+    run = adapted(replace(EAGER, networks=networks, reach=0.5, max_reach=5.0))
+    reaches, source = run.method.reaches(run.state), tiny_model().generator
+    assert set(reaches) == set(BLOCKS) and len(set(reaches.values())) > 1
+    result = averaged_model(run, 24, tiny_model(), "").generator
+    for block, name in (("conv1", "conv1.noise.weight"), ("convs.3", "to_rgbs.1.bias")):
+        begun, average = source.get_parameter(name), run.nets.ema.get_parameter(name)
+        wanted = begun + reaches[block] * (average - begun)
+        torch.testing.assert_close(result.get_parameter(name), wanted, atol=1e-6, rtol=0)
+
+
+def test_without_reach_the_result_is_the_moving_average():
+    run = adapted(replace(EAGER, reach=0.0))
+    assert run.method.averaged(run.nets, run.state) is run.nets.ema
+
+
+def test_before_the_first_step_the_result_is_the_source():
+    run = begin(RunConfig(shots="tiny", method=EAGER, steps=10, batch=2), tiny_model(), tiny_shots())
+    for name, parameter in run.method.averaged(run.nets, run.state).named_parameters():
+        torch.testing.assert_close(parameter, tiny_model().generator.get_parameter(name), atol=1e-6, rtol=0)
+
+
+def test_what_is_pruned_stays_gone_in_the_result():
+    run = adapted(EAGER)
+    result, pruned = run.method.averaged(run.nets, run.state), 0
+    for group in result.filter_groups():
+        fates = run.state.get(f"generator/{group.name}/fate")
+        for piece in group.slices if fates is not None else ():
+            gone = result.get_parameter(piece.parameter).movedim(piece.axis, 0)[fates == Fate.PRUNE]
+            pruned += len(gone)
+            assert (gone == 0).all() and torch.equal(result.get_buffer(f"{group.name}.gate") == 0, fates == Fate.PRUNE)
+    assert pruned
+
+
+def test_with_the_weight_estimator_the_result_has_its_reach_too():
+    run = adapted(replace(EAGER, estimator="weight", every=4, fisher_samples=2))
+    assert all(0 < place <= 1.5 for place in run.method.reaches(run.state).values())
+
+
+def test_decisions_tell_how_far_each_layer_of_g_goes():
+    told = []
+    run = begin(RunConfig(shots="tiny", method=EAGER, steps=10, batch=2), tiny_model(), tiny_shots())
+    run.record = told.append
+    for step in range(10):
+        run_step(run, step)
+    last = {entry["network"]: entry["layers"] for entry in told}
+    assert all("reach" in layer for layer in last["generator"].values())
+    assert not any("reach" in layer for layer in last["discriminator"].values())
