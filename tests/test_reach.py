@@ -1,4 +1,4 @@
-"""How far each layer of a result goes from its source: a line through two networks, and a place on it for each layer."""
+"""How far each layer of a result goes from its source: a line through two networks, a place on it for each layer."""
 
 from dataclasses import replace
 
@@ -14,13 +14,14 @@ from tenshot.fisher import gate_fisher
 from tenshot.methods import Dap
 from tenshot.methods import dap as dap_module
 from tenshot.pruning import Guards
-from tenshot.reach import extend, reach, remaining, remember_
+from tenshot.randomness import generator_for
+from tenshot.reach import SOURCE_SAMPLES, extend, reach, relative, remember_
 from tenshot.result import averaged_model
 from tenshot.step import run_step
 from tiny import tiny_model, tiny_shots
 
 NEVER = Dap(warmup=1.0, settle=1.0)
-EAGER = Dap(warmup=0.0, settle=0.1, every=5, prune_mass=0.1, guards=Guards(min_alive=2))
+EAGER = Dap(warmup=0.0, settle=0.1, every=5, prune_mass=0.1, guards=Guards(min_alive=2), reach=5.5)
 BLOCKS = ("conv1", "convs.0", "convs.1", "convs.2", "convs.3")
 
 
@@ -32,10 +33,10 @@ def adapted(method, steps=24, **settings):
     return run
 
 
-def account(values, opening):
-    information = torch.zeros(4, dtype=torch.float64)
-    for i, value in enumerate(values):
-        remember_(information, torch.tensor(value), i < opening)
+def account(source, values):
+    information = torch.tensor([source, 0.0, 0.0], dtype=torch.float64)
+    for value in values:
+        remember_(information, torch.tensor(value))
     return information
 
 
@@ -84,24 +85,23 @@ def test_what_is_given_does_not_change():
             assert torch.equal(parameter, network.get_parameter(name))
 
 
-def test_what_is_left_is_the_mean_of_all_estimates_over_that_of_the_first():
-    assert remaining(account([4.0, 6.0, 2.0, 1.0, 0.0, 2.0], opening=2)) == pytest.approx((15 / 6) / 5)
+def test_a_layers_share_is_its_mean_over_the_run_over_that_of_the_source():
+    assert relative(account(5.0, [4.0, 6.0, 2.0, 1.0, 0.0, 2.0])) == pytest.approx((15 / 6) / 5)
 
 
-def test_nothing_is_said_before_there_is_more_than_a_beginning_or_where_nothing_was_at_stake():
-    assert remaining(account([], opening=2)) is None
-    assert remaining(account([4.0, 6.0], opening=2)) is None
-    assert remaining(account([0.0, 0.0, 1.0], opening=2)) is None
+def test_nothing_is_said_before_the_first_estimate_or_where_nothing_was_at_stake():
+    assert relative(account(5.0, [])) is None
+    assert relative(account(0.0, [1.0, 2.0])) is None
 
 
 def test_an_estimate_that_is_not_a_number_is_left_out():
-    told = account([4.0, float("nan"), 6.0, float("inf"), 2.0], opening=3)
-    assert torch.equal(told, account([4.0, 6.0, 2.0], opening=2))
+    told = account(5.0, [4.0, float("nan"), 6.0, float("inf"), 2.0])
+    assert torch.equal(told, account(5.0, [4.0, 6.0, 2.0]))
 
 
-@given(st.lists(st.floats(1e-6, 1e3), min_size=3, max_size=20), st.floats(1e-3, 1e3))
+@given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=20), st.floats(1e-3, 1e3))
 def test_the_scale_of_the_loss_does_not_matter(values, scale):
-    plain, scaled = (remaining(account([v * k for v in values], opening=2)) for k in (1.0, scale))
+    plain, scaled = (relative(account(3.0 * k, [v * k for v in values])) for k in (1.0, scale))
     assert plain is not None and scaled == pytest.approx(plain, rel=1e-3)
 
 
@@ -109,7 +109,7 @@ def test_a_layer_goes_as_far_as_is_left_of_it_and_never_farther_than_allowed():
     assert [reach(left, 5.0, 1.5) for left in (0.0, 0.1, 0.2, 0.3, 2.0)] == [0.0, 0.5, 1.0, 1.5, 1.5]
 
 
-def test_a_runs_reaches_follow_from_every_estimate_of_its_steps(monkeypatch):
+def test_a_runs_reaches_follow_from_the_source_and_every_estimate_of_its_steps(monkeypatch):
     seen = []
 
     def watched(gates, batch):
@@ -119,11 +119,25 @@ def test_a_runs_reaches_follow_from_every_estimate_of_its_steps(monkeypatch):
         return found
 
     monkeypatch.setattr(dap_module, "gate_fisher", watched)
-    run = adapted(replace(NEVER, reach=0.7, max_reach=50.0), steps=40)
-    assert len(seen) == 40
+    run = adapted(replace(NEVER, reach=0.7, max_reach=50.0), steps=10)
+    assert len(seen) == SOURCE_SAMPLES // 2 + 10
     for name, place in run.method.reaches(run.state).items():
         values = [each[name] for each in seen]
-        assert place == pytest.approx(0.7 * (sum(values) / 40) / (sum(values[:2]) / 2), rel=1e-5)
+        source, later = values[:-10], values[-10:]
+        assert place == pytest.approx(0.7 * (sum(later) / 10) / (sum(source) / len(source)), rel=1e-5)
+
+
+def test_the_sources_information_is_that_of_its_own_images_one_by_one():
+    model, run = tiny_model(), adapted(replace(NEVER, reach=1.0), steps=1, batch=1)
+    rng, wanted = generator_for(0, "source Fisher"), torch.zeros(12)
+    for _ in range(SOURCE_SAMPLES):
+        z = torch.randn(1, 16, generator=rng)
+        noise = model.generator.draw_noise(1, rng)
+        gate = torch.ones(12, requires_grad=True)
+        image = model.generator.synthesise(model.generator.spread(model.generator.map(z)), noise, {"conv1": gate})
+        loss = torch.nn.functional.softplus(-model.discriminator(image)).sum()
+        wanted += torch.autograd.grad(loss, gate)[0].square() / SOURCE_SAMPLES
+    assert run.state["generator/conv1/information"][0].item() == pytest.approx(wanted.mean().item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("networks", ["both", "generator", "discriminator"])
@@ -163,7 +177,7 @@ def test_what_is_pruned_stays_gone_in_the_result():
 
 def test_with_the_weight_estimator_the_result_has_its_reach_too():
     run = adapted(replace(EAGER, estimator="weight", every=4, fisher_samples=2))
-    assert all(0 < place <= 1.5 for place in run.method.reaches(run.state).values())
+    assert all(0 < place <= 2 for place in run.method.reaches(run.state).values())
 
 
 def test_decisions_tell_how_far_each_layer_of_g_goes():

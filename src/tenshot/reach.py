@@ -1,10 +1,11 @@
-"""How far each layer of an adapted generator goes from its source, by what is left of the layer's Fisher information.
+"""How far each layer of an adapted generator goes from its source, by the layer's Fisher information.
 
 Weights between two fine-tuned networks, and beyond the second, give working networks (WiSE-FT, arXiv:2109.01903; task
 arithmetic, arXiv:2212.04089). Here the place on that line is set layer by layer. A filter's Fisher information is the
-mean squared change of the loss, to first order, that its removal makes; over a layer it falls as the layer comes to fit
-the new domain. Where it has fallen soon, much of the source fits, and the layer goes back towards it; where it stays
-high, the source is what does not fit, and the layer goes on. The formulas are ours.
+mean squared change of the loss, to first order, that its removal makes. Over a run a layer has the less of it, in
+shares of what it had when the source's discriminator judged the source's images, the sooner it fits the new domain.
+Where little was at stake, much of the source fits, and the layer goes back towards it; where much was, the source is
+what does not fit, and the layer goes on. The formulas are ours.
 """
 
 import copy
@@ -16,33 +17,30 @@ from torch import Tensor
 from tenshot.filters import Fate, Fates, FilterGroup
 from tenshot.nets import Generator
 
-OPENING = 0.05
-"""Share of a run's estimates that says what a layer's Fisher information was when the run began."""
+SOURCE_SAMPLES = 128
+"""Latents by which the source's own Fisher information is measured, before the first step."""
 
 
-def remember_(information: Tensor, fisher: Tensor, is_opening: bool) -> None:
-    """Take one more estimate into a layer's account, `[4]`: sum and number of its first estimates, and of all.
+def remember_(information: Tensor, fisher: Tensor) -> None:
+    """Take one estimate into a layer's account, `[3]`: the source's Fisher information, the sum of the run's, and its
+    number of estimates.
 
-    fisher: the layer's Fisher information, mean over its living filters, a scalar. One that says nothing is left out.
+    fisher: that of a layer, mean over its living filters, a scalar. One that is not finite is left out.
     """
     if torch.isfinite(fisher):
-        now = information.new_tensor([fisher.item(), 1.0])
-        information += torch.cat([now * is_opening, now])
+        information += information.new_tensor([0.0, fisher.item(), 1.0])
 
 
-def remaining(information: Tensor) -> float | None:
-    """A layer's Fisher information, mean over the run so far, over its mean when the run began; None until that is
-    over, or where there was none."""
-    first, opening, total, estimates = information.tolist()
-    return (total / estimates) / (first / opening) if estimates > opening > 0 and first > 0 else None
+def relative(information: Tensor) -> float | None:
+    """A layer's Fisher information, mean over the run so far, as a share of the source's own; None before the first
+    estimate, or where the source's is 0."""
+    source, total, estimates = information.tolist()
+    return total / estimates / source if estimates and source > 0 else None
 
 
-def reach(remaining: float, gain: float, most: float) -> float:
-    """The place of a layer between source (0) and average (1), or beyond it: gain * remaining, at most `most`.
-
-    remaining: the layer's Fisher information, mean over the run so far, over what it was when the run began.
-    """
-    return min(most, gain * remaining)
+def reach(share: float, gain: float, most: float) -> float:
+    """The place of a layer between source (0) and average (1), or beyond it: gain * share, at most `most`."""
+    return min(most, gain * share)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from tenshot.methods.dcl import Dcl
 from tenshot.nets import Generator
 from tenshot.pruning import Guards, count_cumulative, count_share, count_single, decide, ramp, track
 from tenshot.randomness import generator_for
-from tenshot.reach import OPENING, extend, reach, remaining, remember_
+from tenshot.reach import SOURCE_SAMPLES, extend, reach, relative, remember_
 from tenshot.settings import check_types, require
 
 _LOSS_PHASE: dict[Network, Phase] = {"generator": "g", "discriminator": "d"}
@@ -72,9 +72,10 @@ class Dap(Method):
     """Of the other rules; rises as prune_mass does."""
     choose: Literal["importance", "magnitude", "random"] = "importance"
     """Which filters go first, however many: the least important; for comparison the smallest, or any."""
-    reach: float = 5.5
-    """How far each layer of the result goes from the source, per share of its Fisher information that is left: what has
-    settled goes back towards the source, what has not goes on. 0 = the moving average as it is."""
+    reach: float = 0.0
+    """How far each layer of the result goes from the source: this times its Fisher information over the run, as a share
+    of what it had in the source. Where little was at stake the source is kept, where much was the layer goes on beyond
+    the moving average. 0 = the moving average as it is."""
     max_reach: float = 1.5
     """The farthest a layer goes; 1 is where the moving average is."""
     guards: Guards = Guards()
@@ -111,10 +112,10 @@ class Dap(Method):
         return extend(nets.source, nets.ema, self.reaches(state), _fates("generator", groups, state), groups)
 
     def reaches(self, state: State) -> dict[str, float]:
-        """By the name of G's layer: how far it goes, 1 = as far as the moving average; 1 while the run begins."""
+        """By the name of G's layer: how far it goes, 1 = as far as the moving average; 1 before the first estimate."""
         names = [key.split("/")[1] for key in state if key.startswith("generator/") and key.endswith("/information")]
-        found = {name: remaining(state[f"generator/{name}/information"]) for name in names}
-        return {name: 1.0 if left is None else reach(left, self.reach, self.max_reach) for name, left in found.items()}
+        shares = {name: relative(state[f"generator/{name}/information"]) for name in names}
+        return {name: 1.0 if s is None else reach(s, self.reach, self.max_reach) for name, s in shares.items()}
 
     def setup(self, context: Context) -> State:
         state: State = {}
@@ -123,8 +124,11 @@ class Dap(Method):
                 is_closed = gate_of(getattr(context.nets, network), group).cpu() == 0
                 state[f"{network}/{group.name}/importance"] = torch.zeros(group.count)
                 state[f"{network}/{group.name}/fate"] = torch.where(is_closed, int(Fate.PRUNE), int(Fate.TUNE))
-                state[f"{network}/{group.name}/information"] = torch.zeros(4, dtype=torch.float64)
+                state[f"{network}/{group.name}/information"] = torch.zeros(3, dtype=torch.float64)
             state[f"{network}/estimates"] = torch.zeros((), dtype=torch.int64)
+            if self.reach and network == "generator":
+                for name, values in self._source_fisher(groups, context).items():
+                    state[f"generator/{name}/information"][0] = values.mean().item()
         return state
 
     def extra_losses(self, phase: Phase, context: Context, state: State, batch: Batch) -> dict[str, Tensor]:
@@ -155,7 +159,8 @@ class Dap(Method):
             return
         for network, groups in self._watched(nets):
             if self.estimator == "weight":
-                fisher = self._weight_fisher(network, groups, context)
+                rng = generator_for(clock.seed, "fisher", clock.step)
+                fisher = self._weight_fisher(network, groups, context, rng, self.fisher_samples)
                 self._track(network, groups, fisher, context, state, self.beta**self.every)
             if step < warmup:
                 continue
@@ -199,15 +204,11 @@ class Dap(Method):
         newest = {group.name: fisher[group.name].float().cpu() for group in groups}
         alive = {name: (fate != Fate.PRUNE) | self.revive for name, fate in _fates(network, groups, state).items()}
         scale = torch.cat([newest[name][alive[name]] for name in newest]).mean() if self.rule == "global" else None
-        seen, expected = int(state[f"{network}/estimates"]), context.clock.steps
-        if self.estimator == "weight":
-            expected //= self.every
+        seen = int(state[f"{network}/estimates"])
         for name, values in newest.items():
             key = f"{network}/{name}"
             state[f"{key}/importance"] = track(state[f"{key}/importance"], values, alive[name], beta, seen, scale)
-            remember_(
-                state[f"{key}/information"], values[alive[name]].mean(), seen <= max(1, round(OPENING * expected))
-            )
+            remember_(state[f"{key}/information"], values[alive[name]].mean())
 
     def _decide(
         self, network: Network, groups: list[FilterGroup], context: Context, state: State, risen: float
@@ -244,11 +245,31 @@ class Dap(Method):
             return torch.rand(group.count, generator=generator_for(context.clock.seed, "choice", network, group.name))
         return None
 
-    def _weight_fisher(self, network: Network, groups: list[FilterGroup], context: Context) -> Importance:
+    def _source_fisher(self, groups: list[FilterGroup], context: Context) -> Importance:
+        """Of G's filters by this method's estimator, while both networks are still the source's."""
+        nets, rng = context.nets, generator_for(context.clock.seed, "source Fisher")
+        if self.estimator == "weight":
+            return self._weight_fisher("generator", groups, context, rng, SOURCE_SAMPLES)
+        sums: Importance = {}
+        batch = context.clock.batch
+        batches = math.ceil(SOURCE_SAMPLES / batch)
+        for _ in range(batches):
+            gates = sample_gates(nets.generator, groups, batch)
+            z = torch.randn(batch, nets.generator.spec.latent_size, generator=rng).to(nets.generator.latent_avg.device)
+            ws, noise = nets.generator.spread(nets.generator.map(z)), nets.generator.draw_noise(batch, rng)
+            loss = generator_loss(nets.discriminator(nets.generator.synthesise(ws, noise, gates)))
+            for gate, gradient in zip(gates.values(), torch.autograd.grad(loss, list(gates.values())), strict=True):
+                gate.grad = gradient
+            for name, values in gate_fisher(gates, batch).items():
+                sums[name] = sums.get(name, 0.0) + values / batches
+        return sums
+
+    def _weight_fisher(
+        self, network: Network, groups: list[FilterGroup], context: Context, rng: torch.Generator, samples: int
+    ) -> Importance:
         generator, discriminator = context.nets.ema, context.nets.discriminator_ema
         assert discriminator is not None  # needs_discriminator_ema
-        rng = generator_for(context.clock.seed, "fisher", context.clock.step)
-        latents = [torch.randn(1, generator.spec.latent_size, generator=rng) for _ in range(self.fisher_samples)]
+        latents = [torch.randn(1, generator.spec.latent_size, generator=rng) for _ in range(samples)]
 
         def of_generator(z: Tensor) -> Tensor:
             return generator_loss(discriminator(generator(z, generator.draw_noise(1, rng))))
