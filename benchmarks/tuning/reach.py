@@ -1,0 +1,65 @@
+"""Where on the line from source to adapted generator is a domain nearest? `dap` adapts once; each place is then scored.
+
+    python benchmarks/tuning/reach.py DATA sketch 1 --gains 0,13,16 --places 0.6,0.8,1 [--half-life 200]
+
+gains: settings of `reach`, 0 = none. places: one reach for all layers. Scores are `fd_efflite_2k` with 1,000 fakes;
+DATA holds `<domain>.zip` with shots/ and heldout/. Only for the tune domains: sketch, toonHead, bottts.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from tenshot.adaptation import begin
+from tenshot.data import load_images
+from tenshot.metrics import score
+from tenshot.models import load_model
+from tenshot.presets import preset_config
+from tenshot.reach import extend
+from tenshot.sampling import generate
+from tenshot.step import run_step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("domain", choices=("sketch", "toonHead", "bottts"))
+    parser.add_argument("seed", type=int)
+    parser.add_argument("--gains", type=numbers, default=[0.0, 13.0])
+    parser.add_argument("--places", type=numbers, default=[])
+    parser.add_argument("--most", type=float, default=1.5, help="max_reach")
+    parser.add_argument("--half-life", type=int, default=200, help="of the average, in images")
+    parser.add_argument("--steps", type=int, default=600)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    archive, source = options.data / f"{options.domain}.zip", load_model("faces64")
+    shots = load_images(archive / "shots", source.resolution).images
+    reals = load_images(archive / "heldout", source.resolution, limit=2000).images
+    settings = {"steps": options.steps, "seed": options.seed, "precision": "bfloat16"}
+    config = preset_config(options.domain, "dap", **settings, ema_half_life=options.half_life)
+    run = begin(config, source, shots)
+    for step in range(config.steps):
+        run_step(run, step)
+
+    def told(what: str, generator) -> None:
+        fakes = torch.cat(list(generate(generator, range(1000))))
+        found = score(fakes, reals, shots, names=("fd_efflite_2k",))["fd_efflite_2k"]["value"]
+        print(f"{options.domain} seed {options.seed} {what}: {found:.1f}", flush=True)
+
+    for gain in options.gains:
+        method = replace(config.method, reach=gain, max_reach=options.most)
+        places = {name: round(place, 2) for name, place in method.reaches(run.state).items()} if gain else ""
+        told(f"reach {gain:g} {places}", method.averaged(run.nets, run.state))
+    for place in options.places:
+        reaches = dict.fromkeys(config.method.reaches(run.state), place)
+        told(f"all layers at {place:g}", extend(run.nets.source, run.nets.ema, reaches, {}, []))
+
+
+def numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+if __name__ == "__main__":
+    main()
