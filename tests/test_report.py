@@ -30,7 +30,7 @@ from tenshot.sheets import to_pillow
 from tiny import tiny_model, tiny_shots
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
-PRUNING = Dap(warmup=0.2, settle=0.6, every=2, prune_mass=0.1, preserve_mass=0.2, guards=Guards(min_alive=2))
+PRUNING = Dap(warmup=0.2, settle=0.6, every=2, prune_mass=0.1, preserve_mass=0.2, guards=Guards(min_alive=2), reach=5.0)
 ALL = [
     "pairs",
     "shots",
@@ -226,6 +226,20 @@ def test_the_sentence_and_the_numbers_tell_of_the_run(page, run):
     pruned = sum(round(layer["pruned"] * len(layer["importance"])) for layer in layers)
     assert pruned and f"{pruned} of {filters}" in numbers[2].meaning
     assert numbers[2].value.replace("\N{NO-BREAK SPACE}", " ") == f"{100 * pruned / filters:.1f} %"
+
+
+def test_how_far_each_layer_of_g_goes_stands_in_its_table_and_only_there(page, run):
+    entries = [json.loads(line) for line in (run / "decisions.jsonl").read_text().splitlines()]
+    layers = [e for e in entries if e["network"] == "generator"][-1]["layers"].values()
+    assert page.text_of("th").count("reach") == 1
+    for layer in layers:
+        assert f"{100 * layer['reach']:.1f}" in page.text_of("td")
+
+
+def test_a_run_without_reach_has_no_column_for_it(runs):
+    journal = runs / "dap" / "decisions.jsonl"
+    journal.write_text(re.sub(r', "reach": [0-9.]+', "", journal.read_text()))
+    assert "reach" not in Page(write_report(runs / "dap")).text_of("th")
 
 
 def test_settings_that_differ_stand_out_and_all_are_folded_in(page, run):

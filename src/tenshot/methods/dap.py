@@ -31,7 +31,8 @@ class Dap(Method):
     Journal of Graphics 2026, 47(1):131-142; formulas of our own where it publishes none (docs/methods.md).
     Before `warmup` everything trains and is only watched. Then, every `every` steps, each layer prunes
     the filters that together carry `prune_mass` of its importance (a share that rises until `settle`), preserves the
-    few that carry `preserve_mass`, and tunes the rest.
+    few that carry `preserve_mass`, and tunes the rest. What comes out has each layer as far from the source as its
+    Fisher information asks for (`reach`).
     """
 
     name: ClassVar[str] = "dap"

@@ -41,6 +41,7 @@ class LayerRow:
     preserved: float | None
     half: float | None
     """Share of the filters that carries half of the importance."""
+    reach: float | None
     history: Svg
     now: Svg
 
@@ -64,6 +65,8 @@ class FateMap:
     """Step of the first decision."""
     last: int
     """Step at the right edge."""
+    has_reach: bool
+    """Whether the journal says how far the layers go from the source."""
     importance: tuple[Chart, ...]
     """The whole curves, and where there are pruned filters the end where these lie."""
 
@@ -100,7 +103,8 @@ def fate_map(history: History, steps: int) -> FateMap:
     most = {fate: share for fate, share in (("pruned", pruned), ("preserved", preserved)) if share} or {"pruned": 0.0}
     last = max(steps, history.steps[-1])
     rows = tuple(_layer_row(layer, history.steps, most, last) for layer in history.layers)
-    return FateMap(history.network, rows, most, history.steps[0], last, importance_curves(history))
+    has_reach = any(row.reach is not None for row in rows)
+    return FateMap(history.network, rows, most, history.steps[0], last, has_reach, importance_curves(history))
 
 
 def _layer_row(layer: Layer, steps: Sequence[int], most: dict[str, float], last: int) -> LayerRow:
@@ -113,6 +117,7 @@ def _layer_row(layer: Layer, steps: Sequence[int], most: dict[str, float], last:
         pruned=pruned,
         preserved=preserved,
         half=share_with_half(layer.importance),
+        reach=layer.reach,
         history=share_row(steps, bands, last),
         now=fate_bar(pruned or 0.0, preserved or 0.0),
     )

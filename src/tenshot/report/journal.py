@@ -44,6 +44,8 @@ class Layer:
     preserved: tuple[float | None, ...]
     importance: tuple[float, ...]
     """One number per filter at the last decision; empty if it was not written down."""
+    reach: float | None
+    """At the last decision: how far the layer went from the source, 1 = as far as the moving average."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def _layer(name: str, told: list[Any]) -> Layer:
     importance = last.get("importance")
     if not isinstance(importance, list) or not all(is_number(value) and value >= 0 for value in importance):
         importance = []
-    resolution, filters = last.get("resolution"), len(importance) or last.get("filters")
+    resolution, filters, reach = last.get("resolution"), len(importance) or last.get("filters"), last.get("reach")
     return Layer(
         name,
         int(resolution) if is_number(resolution) else None,
@@ -144,6 +146,7 @@ def _layer(name: str, told: list[Any]) -> Layer:
         tuple(_share(values, "pruned") for values in known),
         tuple(_share(values, "preserved") for values in known),
         tuple(importance),
+        float(reach) if is_number(reach) else None,
     )
 
 
