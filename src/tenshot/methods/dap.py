@@ -125,11 +125,11 @@ class Dap(Method):
                 is_closed = gate_of(getattr(context.nets, network), group).cpu() == 0
                 state[f"{network}/{group.name}/importance"] = torch.zeros(group.count)
                 state[f"{network}/{group.name}/fate"] = torch.where(is_closed, int(Fate.PRUNE), int(Fate.TUNE))
-                state[f"{network}/{group.name}/information"] = torch.zeros(3, dtype=torch.float64)
             state[f"{network}/estimates"] = torch.zeros((), dtype=torch.int64)
             if self.reach and network == "generator":
                 for name, values in self._source_fisher(groups, context).items():
-                    state[f"generator/{name}/information"][0] = values.mean().item()
+                    source = values.mean().item()
+                    state[f"generator/{name}/information"] = torch.tensor([source, 0, 0], dtype=torch.float64)
         return state
 
     def extra_losses(self, phase: Phase, context: Context, state: State, batch: Batch) -> dict[str, Tensor]:
@@ -179,7 +179,7 @@ class Dap(Method):
                 optimiser=nets.of(_LOSS_PHASE[network])[1],
                 erase=not self.revive,
             )
-            context.record(_report(step, network, groups, state, self.reaches(state) if self.reach else {}))
+            context.record(_report(step, network, groups, state, self.reaches(state)))
 
     def _watched(self, nets: Nets) -> list[tuple[Network, list[FilterGroup]]]:
         """What Fisher information is tracked of: what may be pruned; and G's layers, whose reach follows from it."""
@@ -209,7 +209,8 @@ class Dap(Method):
         for name, values in newest.items():
             key = f"{network}/{name}"
             state[f"{key}/importance"] = track(state[f"{key}/importance"], values, alive[name], beta, seen, scale)
-            remember_(state[f"{key}/information"], values[alive[name]].mean())
+            if (information := state.get(f"{key}/information")) is not None:
+                remember_(information, values[alive[name]].mean())
 
     def _decide(
         self, network: Network, groups: list[FilterGroup], context: Context, state: State, risen: float
@@ -259,8 +260,7 @@ class Dap(Method):
             z = torch.randn(batch, nets.generator.spec.latent_size, generator=rng).to(nets.generator.latent_avg.device)
             ws, noise = nets.generator.spread(nets.generator.map(z)), nets.generator.draw_noise(batch, rng)
             loss = generator_loss(nets.discriminator(nets.generator.synthesise(ws, noise, gates)))
-            for gate, gradient in zip(gates.values(), torch.autograd.grad(loss, list(gates.values())), strict=True):
-                gate.grad = gradient
+            loss.backward(inputs=list(gates.values()))
             for name, values in gate_fisher(gates, batch).items():
                 sums[name] = sums.get(name, 0.0) + values / batches
         return sums
