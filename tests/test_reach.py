@@ -15,7 +15,7 @@ from tenshot.methods import Dap
 from tenshot.methods import dap as dap_module
 from tenshot.pruning import Guards
 from tenshot.randomness import generator_for
-from tenshot.reach import SOURCE_SAMPLES, extend, reach, relative, remember_
+from tenshot.reach import SOURCE_SAMPLES, extend, places, relative, remember_
 from tenshot.result import averaged_model
 from tenshot.step import run_step
 from tiny import tiny_model, tiny_shots
@@ -40,9 +40,9 @@ def account(source, values):
     return information
 
 
-def extended(reaches):
+def extended(reaches, spread=1.0):
     source, averaged = (tiny_model(dtype=torch.float64, seed=seed).generator for seed in (0, 1))
-    return source, averaged, extend(source, averaged, reaches, {}, [])
+    return source, averaged, extend(source, averaged, reaches, {}, [], spread)
 
 
 def test_every_parameter_belongs_to_one_block_and_torgb_to_the_convolution_it_reads():
@@ -59,8 +59,27 @@ def test_every_parameter_belongs_to_one_block_and_torgb_to_the_convolution_it_re
 def test_one_place_for_all_layers_is_a_point_on_the_line_through_both_networks(place):
     source, averaged, result = extended(dict.fromkeys(BLOCKS, place))
     for name, parameter in result.named_parameters():
-        a, b = source.get_parameter(name), averaged.get_parameter(name)
-        torch.testing.assert_close(parameter, (1 - place) * a + place * b, atol=1e-11, rtol=0)
+        if place <= 1 or "modulation" not in name:
+            a, b = source.get_parameter(name), averaged.get_parameter(name)
+            torch.testing.assert_close(parameter, (1 - place) * a + place * b, atol=1e-11, rtol=0)
+
+
+@pytest.mark.parametrize(("spread", "wanted"), [(1.0, (1, 1, 1.5, 2, 1)), (1.2, (1.2, 1.2, 1.8, 2.4, 1.2))])
+def test_styles_spread_about_those_of_the_mean_latent_and_with_a_layer_that_goes_beyond_the_average(spread, wanted):
+    reaches = dict(zip(BLOCKS, (0.3, 1.0, 1.5, 2.0, 0.0), strict=True))
+    source, averaged, result = extended(reaches, spread)
+    w = result.map(torch.randn(8, 16, dtype=torch.float64))
+    mean = result.mean_latent(generator_for(0, "latent_avg"))
+    for block, factor in zip(BLOCKS, wanted, strict=True):
+        rgb = {"conv1": ["to_rgb1"], "convs.1": ["to_rgbs.0"], "convs.3": ["to_rgbs.1"]}.get(block, [])
+        for name in (f"{part}.conv.modulation" for part in (block, *rgb)):
+            begun, end = source.get_submodule(name), averaged.get_submodule(name)
+
+            def plain(w, begun=begun, end=end, place=reaches[block]):
+                return begun(w) + place * (end(w) - begun(w))
+
+            styles = plain(mean) + factor * (plain(w) - plain(mean))
+            torch.testing.assert_close(result.get_submodule(name)(w), styles, atol=1e-9, rtol=0)
 
 
 def test_each_layer_has_a_place_of_its_own_and_the_mapping_network_their_mean():
@@ -105,8 +124,30 @@ def test_the_scale_of_the_loss_does_not_matter(values, scale):
     assert plain is not None and scaled == pytest.approx(plain, rel=1e-3)
 
 
-def test_a_layer_goes_as_far_as_its_share_says_and_never_farther_than_allowed():
-    assert [reach(share, 5.0, 1.5) for share in (0.0, 0.1, 0.2, 0.3, 2.0)] == [0.0, 0.5, 1.0, 1.5, 1.5]
+def test_layers_go_as_far_as_their_shares_say():
+    assert places({"a": 0.1, "b": 0.2, "c": 0.3}, 5.0, 1.5, 2.0) == {"a": 0.5, "b": 1.0, "c": 1.5}
+
+
+def test_layers_that_would_go_too_far_on_average_keep_their_proportions():
+    told = places({"a": 0.4, "b": 0.5, "c": 0.6}, 100.0, 1.5, 2.0)
+    assert list(told.values()) == pytest.approx([1.2, 1.5, 1.8])
+
+
+def test_no_layer_goes_farther_than_allowed():
+    assert places({"a": 0.1, "b": 1.0}, 2.0, 1.5, 2.0) == {"a": 0.2, "b": 2.0}
+    assert list(places({"a": 0.1, "b": 9.9}, 50.0, 1.5, 2.0).values()) == pytest.approx([0.03, 2.0])
+
+
+def test_where_nothing_was_at_stake_everything_stays_the_source():
+    assert places({"a": 0.0, "b": 0.0}, 12.0, 1.5, 2.0) == {"a": 0.0, "b": 0.0}
+
+
+@given(st.lists(st.floats(0, 1e3), min_size=1, max_size=9), st.floats(0.1, 100), st.floats(0.1, 5), st.floats(0.1, 5))
+def test_places_rise_with_shares_and_keep_to_both_bounds(shares, gain, most, most_of_layer):
+    told = list(places(dict(enumerate(shares)), gain, most, most_of_layer).values())
+    assert all(0 <= place <= most_of_layer for place in told)
+    assert sum(told) / len(told) <= most * (1 + 1e-9)
+    assert [place for _, place in sorted(zip(shares, told, strict=True))] == sorted(told)
 
 
 def test_a_runs_reaches_follow_from_the_source_and_every_estimate_of_its_steps(monkeypatch):
@@ -119,7 +160,7 @@ def test_a_runs_reaches_follow_from_the_source_and_every_estimate_of_its_steps(m
         return found
 
     monkeypatch.setattr(dap_module, "gate_fisher", watched)
-    run = adapted(replace(NEVER, reach=0.7, max_reach=50.0), steps=10)
+    run = adapted(replace(NEVER, reach=0.7, max_reach=50.0, max_layer_reach=50.0), steps=10)
     assert len(seen) == SOURCE_SAMPLES // 2 + 10
     for name, place in run.method.reaches(run.state).items():
         values = [each[name] for each in seen]
@@ -142,7 +183,7 @@ def test_the_sources_information_is_that_of_its_own_images_one_by_one():
 
 @pytest.mark.parametrize("networks", ["both", "generator", "discriminator"])
 def test_the_result_is_at_its_reach_whichever_networks_are_pruned(networks):
-    run = adapted(replace(EAGER, networks=networks, reach=0.5, max_reach=5.0))
+    run = adapted(replace(EAGER, networks=networks, reach=0.5, max_reach=5.0, max_layer_reach=5.0))
     reaches, source = run.method.reaches(run.state), tiny_model().generator
     assert set(reaches) == set(BLOCKS) and len(set(reaches.values())) > 1
     result = averaged_model(run, 24, tiny_model(), "").generator
@@ -150,6 +191,13 @@ def test_the_result_is_at_its_reach_whichever_networks_are_pruned(networks):
         begun, average = source.get_parameter(name), run.nets.ema.get_parameter(name)
         wanted = begun + reaches[block] * (average - begun)
         torch.testing.assert_close(result.get_parameter(name), wanted, atol=1e-6, rtol=0)
+
+
+def test_styles_can_spread_without_reach():
+    run = adapted(replace(EAGER, reach=0.0, spread=1.5))
+    result, average = run.method.averaged(run.nets, run.state), run.nets.ema
+    assert torch.equal(result.conv1.conv.modulation.weight, 1.5 * average.conv1.conv.modulation.weight)
+    assert torch.equal(result.conv1.conv.weight, average.conv1.conv.weight)
 
 
 def test_without_reach_the_result_is_the_moving_average():
@@ -178,7 +226,7 @@ def test_what_is_pruned_stays_gone_in_the_result():
 
 def test_with_the_weight_estimator_the_result_has_its_reach_too():
     run = adapted(replace(EAGER, estimator="weight", every=4, fisher_samples=2))
-    assert all(0 < place <= 1.5 for place in run.method.reaches(run.state).values())
+    assert all(0 < place <= 2.0 for place in run.method.reaches(run.state).values())
 
 
 def test_decisions_tell_how_far_each_layer_of_g_goes():

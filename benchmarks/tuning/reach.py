@@ -1,12 +1,14 @@
 """Where on the line from source to adapted generator is a domain nearest? `dap` adapts once; each place is then scored.
 
-    python benchmarks/tuning/reach.py DATA sketch 1 --gains 0,13,16 --places 0.6,0.8,1 [--half-life 200]
+    python benchmarks/tuning/reach.py DATA sketch 1 --gains 0,12 --spreads 1,1.15,1.3 --places 0.6,0.8,1
 
-gains: settings of `reach`, 0 = none. places: one reach for all layers. Scores are `fd_efflite_2k` with 1,000 fakes;
-DATA holds `<domain>.zip` with shots/ and heldout/. Only for the tune domains: sketch, toonHead, bottts.
+gains: settings of `reach`, 0 = none, each with every one of `spreads`. places: one reach for all layers. Scores are
+`fd_efflite_2k` and `intra_dist_1k` with 1,000 fakes; DATA holds `<domain>.zip` with shots/ and heldout/. Only for the
+tune domains: sketch, toonHead, bottts.
 """
 
 import argparse
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,9 +29,11 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("domain", choices=("sketch", "toonHead", "bottts"))
     parser.add_argument("seed", type=int)
-    parser.add_argument("--gains", type=numbers, default=[0.0, 13.0])
+    parser.add_argument("--gains", type=numbers, default=[0.0, 12.0])
+    parser.add_argument("--spreads", type=numbers, default=[1.0, 1.15])
     parser.add_argument("--places", type=numbers, default=[])
     parser.add_argument("--most", type=float, default=1.5, help="max_reach")
+    parser.add_argument("--most-of-layer", type=float, default=2.0, help="max_layer_reach")
     parser.add_argument("--half-life", type=int, default=200, help="of the average, in images")
     parser.add_argument("--steps", type=int, default=600)
     options = parser.parse_args()
@@ -45,13 +49,16 @@ def main() -> None:
 
     def told(what: str, generator) -> None:
         fakes = torch.cat(list(generate(generator, range(1000))))
-        found = score(fakes, reals, shots, names=("fd_efflite_2k",))["fd_efflite_2k"]["value"]
-        print(f"{options.domain} seed {options.seed} {what}: {found:.1f}", flush=True)
+        found = score(fakes, reals, shots, names=("fd_efflite_2k", "intra_dist_1k"))
+        fd, variety = (found[name]["value"] for name in ("fd_efflite_2k", "intra_dist_1k"))
+        print(f"{options.domain} seed {options.seed} {what}: {fd:.1f}, variety {variety:.3f}", flush=True)
 
-    for gain in options.gains:
-        method = replace(config.method, reach=gain, max_reach=options.most)
-        places = {name: round(place, 2) for name, place in method.reaches(run.state).items()} if gain else ""
-        told(f"reach {gain:g} {places}", method.averaged(run.nets, run.state))
+    bounds = {"max_reach": options.most, "max_layer_reach": options.most_of_layer}
+    for gain, spread in itertools.product(options.gains, options.spreads):
+        method = replace(config.method, reach=gain, spread=spread, **bounds)
+        state = {key: value for key, value in run.state.items() if gain or not key.endswith("/information")}
+        places = {name: round(place, 2) for name, place in method.reaches(state).items()}
+        told(f"reach {gain:g} {places}, spread {spread:g}", method.averaged(run.nets, state))
     for place in options.places:
         reaches = dict.fromkeys(config.method.reaches(run.state), place)
         told(f"all layers at {place:g}", extend(run.nets.source, run.nets.ema, reaches, {}, []))

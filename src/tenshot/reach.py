@@ -6,16 +6,22 @@ mean squared change of the loss, to first order, that its removal makes. Over a 
 shares of what it had when the source's discriminator judged the source's images, the sooner it fits the new domain.
 Where little was at stake, much of the source fits, and the layer goes back towards it; where much was, the source is
 what does not fit, and the layer goes on. The formulas are ours.
+
+Few shots also make a generator's images alike. A network beyond its average gets some of that back by spreading its
+styles as far as its weights, about the mean latent: the opposite of truncation, by layers.
 """
 
 import copy
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from tenshot.filters import Fate, Fates, FilterGroup
 from tenshot.nets import Generator
+from tenshot.nets.layers import EqualLinear
+from tenshot.randomness import generator_for
 
 SOURCE_SAMPLES = 128
 """Latents by which the source's own Fisher information is measured, before the first step."""
@@ -38,19 +44,31 @@ def relative(information: Tensor) -> float | None:
     return total / estimates / source if estimates and source > 0 else None
 
 
-def reach(share: float, gain: float, most: float) -> float:
-    """The place of a layer between source (0) and average (1), or beyond it: gain * share, at most `most`."""
-    return min(most, gain * share)
+def places(shares: Mapping[str, float], gain: float, most: float, most_of_layer: float) -> dict[str, float]:
+    """The place of every layer between source (0) and average (1), or beyond it.
+
+    In proportion to the layers' `shares`, none farther than `most_of_layer`; before that bound their mean is `gain`
+    times the mean share, at most `most`. So where a whole network is to go far, its layers keep their distances.
+    """
+    mean = sum(shares.values()) / len(shares)
+    scale = min(gain, most / mean) if mean > 0 else 0.0
+    return {name: min(most_of_layer, scale * share) for name, share in shares.items()}
 
 
 @torch.no_grad()
 def extend(
-    source: Generator, averaged: Generator, reaches: Mapping[str, float], fates: Fates, groups: list[FilterGroup]
+    source: Generator,
+    averaged: Generator,
+    reaches: Mapping[str, float],
+    fates: Fates,
+    groups: list[FilterGroup],
+    spread: float = 1.0,
 ) -> Generator:
     """A copy of `averaged` whose every block is at source + reach * (averaged - source).
 
     reaches: by the name of a styled convolution; toRGB goes with the convolution it reads, the constant input with the
-    first one, the mapping network by their mean. Pruned filters (`fates`, by group) stay as they are in `averaged`.
+    first one, the mapping network by their mean. A block's styles then vary with the latent spread * max(1, reach)
+    times as much, about those of the mean latent. Pruned filters (`fates`, by group) stay as they are in `averaged`.
     """
     result = copy.deepcopy(averaged)
     everywhere = {"style": sum(reaches.values()) / len(reaches), **reaches}
@@ -58,9 +76,23 @@ def extend(
         for name in names:
             begun, here = source.get_parameter(name), result.get_parameter(name)
             here.copy_(begun + everywhere[block] * (here - begun))
+    _spread_(result, {block: spread * max(1.0, place) for block, place in reaches.items()})
     for group in groups:
         pruned = fates[group.name] == Fate.PRUNE
         for piece in group.slices if pruned.any() else ():
             here, kept = result.get_parameter(piece.parameter), averaged.get_parameter(piece.parameter)
             here.copy_(torch.where(piece.broadcast(pruned, here), kept, here))
     return result
+
+
+def _spread_(generator: Generator, factors: Mapping[str, float]) -> None:
+    """Multiply how far each block's styles are from those of the mean latent, by the block's factor."""
+    if all(factor == 1.0 for factor in factors.values()):
+        return
+    mean, blocks = generator.mean_latent(generator_for(0, "latent_avg")), generator.blocks()
+    for block, factor in factors.items():
+        for name in (name for name in blocks[block] if name.endswith(".modulation.weight")):
+            modulation = cast(EqualLinear, generator.get_submodule(name.removesuffix(".weight")))
+            before = modulation(mean)
+            modulation.weight.mul_(factor)
+            modulation.bias.add_((before - modulation(mean)) / modulation.lr_mul)

@@ -79,7 +79,6 @@ def to_unit(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def measure_latent_avg_(generator: Generator, samples: int = 4096) -> None:
-    """Set the mean latent that truncation pulls towards, from `samples` fixed latents."""
-    z = torch.randn(samples, generator.spec.latent_size, generator=generator_for(0, "latent_avg"))
-    generator.latent_avg.copy_(generator.map(z.to(generator.latent_avg.device)).mean(dim=0))
+def measure_latent_avg_(generator: Generator) -> None:
+    """Set the mean latent that truncation pulls towards, from fixed latents."""
+    generator.latent_avg.copy_(generator.mean_latent(generator_for(0, "latent_avg")))

@@ -17,7 +17,7 @@ from tenshot.methods.dcl import Dcl
 from tenshot.nets import Generator
 from tenshot.pruning import Guards, count_cumulative, count_share, count_single, decide, ramp, track
 from tenshot.randomness import generator_for
-from tenshot.reach import SOURCE_SAMPLES, extend, reach, relative, remember_
+from tenshot.reach import SOURCE_SAMPLES, extend, places, relative, remember_
 from tenshot.settings import check_types, require
 
 _LOSS_PHASE: dict[Network, Phase] = {"generator": "g", "discriminator": "d"}
@@ -78,7 +78,11 @@ class Dap(Method):
     of what it had in the source. Where little was at stake the source is kept, where much was the layer goes on beyond
     the moving average. 0 = the moving average as it is."""
     max_reach: float = 1.5
-    """The farthest a layer goes; 1 is where the moving average is."""
+    """The farthest that layers go on average; 1 is where the moving average is."""
+    max_layer_reach: float = 2.0
+    """The farthest that any layer goes."""
+    spread: float = 1.0
+    """How much more a layer's styles vary with the latent than as trained; times its reach, where that is above 1."""
     guards: Guards = Guards()
 
     def __post_init__(self) -> None:
@@ -92,6 +96,8 @@ class Dap(Method):
         require(self, self.name, "consistency_weight", 0 <= self.consistency_weight < math.inf, "at least 0")
         require(self, self.name, "reach", 0 <= self.reach < math.inf, "at least 0")
         require(self, self.name, "max_reach", 0 < self.max_reach < math.inf, "above 0")
+        require(self, self.name, "max_layer_reach", 0 < self.max_layer_reach < math.inf, "above 0")
+        require(self, self.name, "spread", 0 < self.spread < math.inf, "above 0")
         require(self, self.name, "warmup", 0 <= self.warmup <= self.settle, f"from 0 to settle, {self.settle}")
         require(self, self.name, "settle", self.settle <= 1, "a share of the run, at most 1")
         is_seen = not self.revive or self.estimator == "gate"
@@ -106,17 +112,21 @@ class Dap(Method):
         return self.networks in ("both", network) and group.gated and group.prunable
 
     def averaged(self, nets: Nets, state: State) -> Generator:
-        """Each layer at its reach between source and moving average, or beyond."""
-        groups = dict(self._watched(nets)).get("generator")
-        if not (self.reach and groups):
+        """Each layer at its reach between source and moving average, or beyond, and its styles spread."""
+        reaches = self.reaches(state) or dict.fromkeys(nets.ema.blocks().keys() - {"style"}, 1.0)
+        if set(reaches.values()) == {1.0} and self.spread == 1.0:
             return nets.ema
-        return extend(nets.source, nets.ema, self.reaches(state), _fates("generator", groups, state), groups)
+        groups = dict(self._watched(nets)).get("generator", [])
+        return extend(nets.source, nets.ema, reaches, _fates("generator", groups, state), groups, self.spread)
 
     def reaches(self, state: State) -> dict[str, float]:
-        """By the name of G's layer: how far it goes, 1 = as far as the moving average; 1 before the first estimate."""
+        """By the name of G's layer: how far it goes, 1 = as far as the moving average; 1 before the first estimate and
+        for layers without Fisher information in the source. Empty without `reach`."""
         names = [key.split("/")[1] for key in state if key.startswith("generator/") and key.endswith("/information")]
-        shares = {name: relative(state[f"generator/{name}/information"]) for name in names}
-        return {name: 1.0 if s is None else reach(s, self.reach, self.max_reach) for name, s in shares.items()}
+        found = {name: relative(state[f"generator/{name}/information"]) for name in names}
+        shares = {name: share for name, share in found.items() if share is not None}
+        reached = places(shares, self.reach, self.max_reach, self.max_layer_reach) if shares else {}
+        return dict.fromkeys(names, 1.0) | reached
 
     def setup(self, context: Context) -> State:
         state: State = {}

@@ -106,6 +106,11 @@ class Generator(nn.Module):
         """The mapping network, `[n d] -> [n d]`."""
         return self.style(z)
 
+    def mean_latent(self, rng: torch.Generator, samples: int = 4096) -> Tensor:
+        """Mean of the mapping network's outputs for random latents, `[d]`."""
+        z = torch.randn(samples, self.spec.latent_size, generator=rng, device=rng.device)
+        return self.map(z.to(self.latent_avg)).mean(dim=0)
+
     def truncate(self, w: Tensor, truncation: float) -> Tensor:
         """Pull latents towards their mean: 1 leaves them, 0 gives the mean image."""
         return w if truncation == 1.0 else torch.lerp(self.latent_avg, w, truncation)
