@@ -12,6 +12,7 @@ from tenshot.config import RunConfig, build_method
 from tenshot.errors import TenshotError
 from tenshot.filters import sample_gates
 from tenshot.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
+from tenshot.methods import Dap
 from tenshot.nets.layers import ConvLayer, StyledConv
 from tenshot.nets.pieces import in_pieces
 from tenshot.recovery import half, is_out_of_memory
@@ -173,6 +174,17 @@ def test_when_memory_runs_out_the_batch_is_halved_until_it_fits(memory, limit):
     resumed = begun(batch=4)
     restore(resumed, snapshot(run))
     assert resumed.health.micro_batch == run.health.micro_batch
+
+
+def test_a_method_whose_setup_does_not_fit_measures_the_same_in_halves(memory):
+    config = RunConfig("tiny", method=Dap(reach=12.0), steps=8, batch=4)
+    whole = begin(config, tiny_model(), tiny_shots())
+    memory[0] = 2
+    with pytest.warns(UserWarning, match=r"not enough memory at step 1: from now on \d images at once"):
+        halves = begin(config, tiny_model(), tiny_shots())
+    key = "generator/conv1/information"
+    assert halves.health.micro_batch == 2
+    torch.testing.assert_close(halves.state[key], whole.state[key], rtol=1e-4, atol=0)
 
 
 def test_not_even_one_image_is_a_sentence(memory):

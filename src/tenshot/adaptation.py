@@ -4,8 +4,9 @@
 """
 
 import copy
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from tenshot.errors import TenshotError
 from tenshot.methods import Method
 from tenshot.methods.base import Clock, Context, Nets, State
 from tenshot.models import Model
+from tenshot.nets.pieces import in_pieces
 from tenshot.randomness import generator_for
-from tenshot.recovery import Health
+from tenshot.recovery import Health, half, is_out_of_memory
 from tenshot.sampling import to_unit
 
 
@@ -84,8 +86,33 @@ def begin(config: RunConfig, source: Model, shots: Tensor) -> Adaptation:
     ada = torch.tensor([config.augment_p, 0.0, 0.0], dtype=torch.float64)
     health = Health(micro_batch=config.micro_batch)
     adaptation = Adaptation(config, shots, nets, {}, generator.latent_avg.new_tensor(float("nan")), ada, health)
-    adaptation.state = method.setup(context_of(adaptation, 0))
+    adaptation.state = _set_up(adaptation)
     return adaptation
+
+
+def _set_up(run: Adaptation) -> State:
+    """The method's state. Fewer images at once if memory ends; what it draws is drawn anew then, and the same."""
+    nets = run.nets
+    while True:
+        try:
+            with in_pieces((nets.source, nets.generator, nets.discriminator), run.health.micro_batch):
+                return run.method.setup(context_of(run, 0))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            take_fewer(run, 0, error)
+
+
+def take_fewer(run: Adaptation, step: int, error: Exception) -> None:
+    """From now on half as many images at once. Raises TenshotError if that is none."""
+    fewer = half(run.health.micro_batch, 2 * run.config.batch)
+    if not fewer:
+        raise TenshotError(
+            f"there is not enough memory for step {step + 1}, not even with one image at a time: give a --batch below "
+            f"{run.config.batch}, --precision bfloat16, or a smaller source"
+        ) from error
+    warnings.warn(f"not enough memory at step {step + 1}: from now on {fewer} images at once, slower", stacklevel=2)
+    run.health = replace(run.health, micro_batch=fewer)
 
 
 def _adam(modules: list[torch.nn.Module | None], config: RunConfig, lr: float, every: int) -> torch.optim.Adam:

@@ -1,19 +1,16 @@
 """One step of adaptation: D, its penalty when due, G, its penalty when due, the moving averages."""
 
 import math
-import warnings
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from tenshot.adaptation import Adaptation, context_of
-from tenshot.errors import TenshotError
+from tenshot.adaptation import Adaptation, context_of, take_fewer
 from tenshot.methods.base import Context, Phase
 from tenshot.nets.pieces import in_pieces
 from tenshot.phases import PHASES, reals_of
 from tenshot.randomness import generator_for
-from tenshot.recovery import PATIENCE, NotFinite, half, is_out_of_memory
+from tenshot.recovery import PATIENCE, NotFinite, is_out_of_memory
 
 Stats = dict[str, float]
 
@@ -111,23 +108,11 @@ def _differentiate(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            _take_fewer(run, context.clock.step, error)
+            take_fewer(run, context.clock.step, error)
         loss = losses = gates = None  # their memory is needed
         optimiser.zero_grad(set_to_none=True)
         rng.set_state(drawn)
         run.path_mean, run.ada = before
-
-
-def _take_fewer(run: Adaptation, step: int, error: Exception) -> None:
-    """From now on half as many images at once. Raises TenshotError if that is none."""
-    fewer = half(run.health.micro_batch, 2 * run.config.batch)
-    if not fewer:
-        raise TenshotError(
-            f"there is not enough memory for step {step + 1}, not even with one image at a time: give a --batch below "
-            f"{run.config.batch}, --precision bfloat16, or a smaller source"
-        ) from error
-    warnings.warn(f"not enough memory at step {step + 1}: from now on {fewer} images at once, slower", stacklevel=2)
-    run.health = replace(run.health, micro_batch=fewer)
 
 
 @torch.no_grad()
