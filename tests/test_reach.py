@@ -124,18 +124,18 @@ def test_the_scale_of_the_loss_does_not_matter(values, scale):
     assert plain is not None and scaled == pytest.approx(plain, rel=1e-3)
 
 
-def test_layers_go_as_far_as_their_shares_say():
-    assert places({"a": 0.1, "b": 0.2, "c": 0.3}, 5.0, 1.5, 2.0) == {"a": 0.5, "b": 1.0, "c": 1.5}
+def test_layers_go_by_the_roots_of_their_shares_and_on_average_by_the_gain_times_the_mean_share():
+    told = places({"a": 0.01, "b": 0.04, "c": 0.09}, 6.0, 1.5, 2.0)
+    assert list(told.values()) == pytest.approx([0.14, 0.28, 0.42])
 
 
 def test_layers_that_would_go_too_far_on_average_keep_their_proportions():
-    told = places({"a": 0.4, "b": 0.5, "c": 0.6}, 100.0, 1.5, 2.0)
+    told = places({"a": 0.16, "b": 0.25, "c": 0.36}, 100.0, 1.5, 2.0)
     assert list(told.values()) == pytest.approx([1.2, 1.5, 1.8])
 
 
 def test_no_layer_goes_farther_than_allowed():
-    assert places({"a": 0.1, "b": 1.0}, 2.0, 1.5, 2.0) == {"a": 0.2, "b": 2.0}
-    assert list(places({"a": 0.1, "b": 9.9}, 50.0, 1.5, 2.0).values()) == pytest.approx([0.03, 2.0])
+    assert list(places({"a": 0.01, "b": 0.81}, 50.0, 1.5, 2.0).values()) == pytest.approx([0.3, 2.0])
 
 
 def test_where_nothing_was_at_stake_everything_stays_the_source():
@@ -162,10 +162,14 @@ def test_a_runs_reaches_follow_from_the_source_and_every_estimate_of_its_steps(m
     monkeypatch.setattr(dap_module, "gate_fisher", watched)
     run = adapted(replace(NEVER, reach=0.7, max_reach=50.0, max_layer_reach=50.0), steps=10)
     assert len(seen) == SOURCE_SAMPLES // 2 + 10
-    for name, place in run.method.reaches(run.state).items():
+    reaches, shares = run.method.reaches(run.state), {}
+    for name in reaches:
         values = [each[name] for each in seen]
         source, later = values[:-10], values[-10:]
-        assert place == pytest.approx(0.7 * (sum(later) / 10) / (sum(source) / len(source)), rel=1e-5)
+        shares[name] = (sum(later) / 10) / (sum(source) / len(source))
+    mean, mean_root = (sum(share**power for share in shares.values()) / len(shares) for power in (1, 0.5))
+    for name, place in reaches.items():
+        assert place == pytest.approx(0.7 * mean * shares[name] ** 0.5 / mean_root, rel=1e-5)
 
 
 def test_the_sources_information_is_that_of_its_own_images_one_by_one():

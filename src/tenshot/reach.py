@@ -12,6 +12,7 @@ styles as far as its weights, about the mean latent: the opposite of truncation,
 """
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import cast
 
@@ -47,12 +48,14 @@ def relative(information: Tensor) -> float | None:
 def places(shares: Mapping[str, float], gain: float, most: float, most_of_layer: float) -> dict[str, float]:
     """The place of every layer between source (0) and average (1), or beyond it.
 
-    In proportion to the layers' `shares`, none farther than `most_of_layer`; before that bound their mean is `gain`
-    times the mean share, at most `most`. So where a whole network is to go far, its layers keep their distances.
+    In proportion to the roots of the layers' `shares`, which are sizes of a first-order change where shares are mean
+    squares, none farther than `most_of_layer`; before that bound their mean is `gain` times the mean share, at most
+    `most`. So where a whole network is to go far, its layers keep their distances.
     """
-    mean = sum(shares.values()) / len(shares)
-    scale = min(gain, most / mean) if mean > 0 else 0.0
-    return {name: min(most_of_layer, scale * share) for name, share in shares.items()}
+    roots = {name: math.sqrt(share) for name, share in shares.items()}
+    mean = sum(roots.values()) / len(roots)
+    wanted = min(most, gain * sum(shares.values()) / len(shares))
+    return {name: min(most_of_layer, wanted * root / mean) if mean > 0 else 0.0 for name, root in roots.items()}
 
 
 @torch.no_grad()

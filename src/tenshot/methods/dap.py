@@ -77,7 +77,7 @@ class Dap(Method):
     """How far each layer of the result goes from the source: this times its Fisher information over the run, as a share
     of what it had in the source. Where little was at stake the source is kept, where much was the layer goes on beyond
     the moving average. 0 = the moving average as it is."""
-    max_reach: float = 1.5
+    max_reach: float = 1.25
     """The farthest that layers go on average; 1 is where the moving average is."""
     max_layer_reach: float = 2.0
     """The farthest that any layer goes."""
