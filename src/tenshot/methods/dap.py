@@ -74,9 +74,9 @@ class Dap(Method):
     choose: Literal["importance", "magnitude", "random"] = "importance"
     """Which filters go first, however many: the least important; for comparison the smallest, or any."""
     reach: float = 0.0
-    """How far each layer of the result goes from the source: this times its Fisher information over the run, as a share
-    of what it had in the source. Where little was at stake the source is kept, where much was the layer goes on beyond
-    the moving average. 0 = the moving average as it is."""
+    """How far the layers of the result go from the source on average: this times their Fisher information over the run,
+    as a share of what it had in the source; each in proportion to the root of its own. Where little was at stake the
+    source is kept, where much was a layer goes on beyond the moving average. 0 = the moving average as it is."""
     max_reach: float = 1.25
     """The farthest that layers go on average; 1 is where the moving average is."""
     max_layer_reach: float = 2.0
