@@ -76,7 +76,7 @@ def extend(
     result = copy.deepcopy(averaged)
     everywhere = {"style": sum(reaches.values()) / len(reaches), **reaches}
     for block, names in result.blocks().items():
-        for name in names:
+        for name in names if everywhere[block] != 1.0 else ():
             begun, here = source.get_parameter(name), result.get_parameter(name)
             here.copy_(begun + everywhere[block] * (here - begun))
     _spread_(result, {block: spread * max(1.0, place) for block, place in reaches.items()})
