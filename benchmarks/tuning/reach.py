@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--gains", type=numbers, default=[0.0, 12.0])
     parser.add_argument("--spreads", type=numbers, default=[1.0, 1.15])
     parser.add_argument("--places", type=numbers, default=[])
-    parser.add_argument("--most", type=float, default=1.5, help="max_reach")
+    parser.add_argument("--most", type=float, default=1.25, help="max_reach")
     parser.add_argument("--most-of-layer", type=float, default=2.0, help="max_layer_reach")
     parser.add_argument("--half-life", type=int, default=200, help="of the average, in images")
     parser.add_argument("--steps", type=int, default=600)
