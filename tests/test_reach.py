@@ -211,10 +211,12 @@ def test_without_reach_the_result_is_the_moving_average():
     assert not any("information" in key for key in run.state)
 
 
-def test_before_the_first_step_the_result_is_the_source():
-    run = begin(RunConfig(shots="tiny", method=EAGER, steps=10, batch=2), tiny_model(), tiny_shots())
+@pytest.mark.parametrize("settings", [{}, {"spread": 1.5}, {"spread": 1.5, "reach": 0.0, "networks": "discriminator"}])
+def test_before_the_first_step_the_result_is_the_source(settings):
+    config = RunConfig(shots="tiny", method=replace(EAGER, **settings), steps=10, batch=2)
+    run = begin(config, tiny_model(), tiny_shots())
     for name, parameter in run.method.averaged(run.nets, run.state).named_parameters():
-        torch.testing.assert_close(parameter, tiny_model().generator.get_parameter(name), atol=1e-6, rtol=0)
+        assert torch.equal(parameter, tiny_model().generator.get_parameter(name))
 
 
 def test_what_is_pruned_stays_gone_in_the_result():

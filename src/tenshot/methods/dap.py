@@ -112,7 +112,10 @@ class Dap(Method):
         return self.networks in ("both", network) and group.gated and group.prunable
 
     def averaged(self, nets: Nets, state: State) -> Generator:
-        """Each layer at its reach between source and moving average, or beyond, and its styles spread."""
+        """Each layer at its reach between source and moving average, or beyond, and its styles spread; the moving
+        average, which is the source, before the first estimate."""
+        if not any(estimates for key, estimates in state.items() if key.endswith("/estimates")):
+            return nets.ema
         reaches = self.reaches(state) or dict.fromkeys(nets.ema.blocks().keys() - {"style"}, 1.0)
         if set(reaches.values()) == {1.0} and self.spread == 1.0:
             return nets.ema
