@@ -55,7 +55,7 @@ def test_the_example_resumes_exactly(example):
         run_step(run, 2)
     one, other = snapshot(whole), snapshot(resumed)
     assert [key for key in one if not torch.equal(one[key], other[key])] == []
-    assert one["state/largest"] > 0
+    assert one["state/steps_of_g"] > 0
 
 
 @pytest.mark.parametrize("hook", re.findall(r"`(\w+)`", DOC.split("## Which hook for what")[1].split("Rules that")[0]))

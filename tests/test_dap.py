@@ -220,6 +220,12 @@ def test_the_weight_estimator_watches_before_the_first_decision():
     assert run.state["generator/estimates"] == run.state["discriminator/estimates"] == 2
 
 
+def test_nothing_is_pruned_after_the_last_step():
+    last = replace(EAGER, warmup=1.0, settle=1.0, every=10)
+    run = steps(adaptation(last, steps=10), 10)
+    assert all((fates == Fate.TUNE).all() for fates in fates_of(run, "generator").values())
+
+
 def test_filters_that_the_source_has_lost_already_stay_lost():
     model = tiny_model()
     model.generator.convs[1].gate[:3] = 0

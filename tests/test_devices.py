@@ -25,14 +25,20 @@ from tenshot.sheets import png, to_pillow
 from tenshot.step import run_step
 from tiny import QUICK, tiny_model, tiny_shots
 
+WEIGHT = {"estimator": "weight", "warmup": 0.2, "every": 1, "fisher_samples": 2}
 MANY = [(name, {}) for name in METHODS] + [
     ("dap", {"precision": "bfloat16", "augment": "ada", "augment_p": 0.5, "ada_every": 2}),
+    ("dap", {"own": {"estimator": "weight", "warmup": 0.2, "every": 1, "fisher_samples": 2}}),
+    (
+        "dap",
+        {"own": {"estimator": "weight", "warmup": 0.2, "every": 1, "fisher_samples": 2, "reach": 1, "spread": 1.1}},
+    ),
     ("rick", {"micro_batch": 1}),
 ]
 
 
-def config_of(method, **settings):
-    built = build_method(method, {**QUICK, "adam": {"fisher_samples": 2}}.get(method, {}))
+def config_of(method, own=None, **settings):
+    built = build_method(method, own or {**QUICK, "adam": {"fisher_samples": 2}}.get(method, {}))
     return build(RunConfig, {"shots": "", "method": built, "steps": 8, "batch": 2, "seed": 3, **settings})
 
 

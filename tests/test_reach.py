@@ -236,6 +236,14 @@ def test_with_the_weight_estimator_the_result_has_its_reach_too():
     assert all(0 < place <= 2.0 for place in run.method.reaches(run.state).values())
 
 
+def test_the_results_card_says_how_far_each_layer_went():
+    run = adapted(replace(EAGER, networks="discriminator"))
+    told = averaged_model(run, 24, tiny_model(), "").card["reach"]
+    assert told == {name: round(place, 4) for name, place in run.method.reaches(run.state).items()}
+    without = adapted(replace(EAGER, reach=0.0))
+    assert "reach" not in averaged_model(without, 24, tiny_model(), "").card
+
+
 def test_decisions_tell_how_far_each_layer_of_g_goes():
     told = []
     run = begin(RunConfig(shots="tiny", method=EAGER, steps=10, batch=2), tiny_model(), tiny_shots())

@@ -11,6 +11,7 @@ from tenshot.adaptation import begin
 from tenshot.checkpoint import restore, snapshot
 from tenshot.config import RunConfig, build_method
 from tenshot.errors import TenshotError
+from tenshot.methods import Dap, Rick
 from tenshot.recovery import MOST_RETURNS, PATIENCE, SITES, Health, NotFinite, Row, way_back
 from tenshot.step import run_step
 from tiny import QUICK, tiny_model, tiny_shots
@@ -235,6 +236,21 @@ def test_estimates_that_a_method_passes_over_are_counted(method, monkeypatch):
     assert any("skipped" in entry for entry in entries)
     assert skipped == run.health.skipped == 1
     assert dict(zip(SITES, run.health.rows, strict=True))["fisher"] == Row(1, 0)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [Rick(fisher_samples=1, warmup=0.1, decisions=9), Dap(estimator="weight", fisher_samples=1, warmup=0.1, every=2)],
+    ids=["rick", "dap"],
+)
+def test_estimates_that_fail_again_and_again_end_as_bad_steps_do_however_seldom_they_are(method, monkeypatch):
+    config = RunConfig("tiny", method=method, steps=20, batch=2, r1_every=0, path_every=0)
+    run = begin(config, tiny_model(), tiny_shots())
+    bad = lambda network, groups, losses: {group.name: torch.full([group.count], math.nan) for group in groups}  # noqa: E731
+    monkeypatch.setattr(f"tenshot.methods.{method.name}.weight_fisher", bad)
+    with pytest.raises(NotFinite, match=r"^the Fisher information is not finite at step 10, the 5th time in a row$"):
+        for step in range(20):
+            run_step(run, step)
 
 
 @pytest.mark.parametrize("phase", ["d", "r1", "g", "path"])

@@ -126,16 +126,16 @@ def _adam(modules: list[torch.nn.Module | None], config: RunConfig, lr: float, e
 
 
 def context_of(run: Adaptation, step: int, faults: dict[str, str] | None = None) -> Context:
-    """What hooks may look at. An estimate that a method records as skipped joins the faults."""
+    """What hooks may look at. An estimate that a method tells of joins the faults; a bad one outweighs a good one."""
     config = run.config
 
     def reals(n: int, rng: torch.Generator) -> Tensor:
         chosen = torch.randint(len(run.shots), (n,), generator=rng)
         return to_unit(run.shots[chosen]).to(run.nets.generator.latent_avg.device)
 
-    def record(entry: dict[str, Any]) -> None:
-        if faults is not None and "skipped" in entry:
-            faults["fisher"] = "the Fisher information is not finite"
-        run.record(entry)
+    def measured(is_finite: bool) -> None:
+        if faults is not None:
+            faults["fisher"] = faults.get("fisher", "") if is_finite else "the Fisher information is not finite"
 
-    return Context(run.nets, Clock(step, config.steps, config.batch, config.seed), reals, record)
+    clock = Clock(step, config.steps, config.batch, config.seed)
+    return Context(run.nets, clock, reals, lambda entry: run.record(entry), measured)

@@ -4,10 +4,12 @@ What a look found is in the run's folder before the next checkpoint is. A run th
 takes it again when it is resumed.
 """
 
+from pathlib import Path
 from typing import Any
 
 from tenshot.adaptation import Adaptation
-from tenshot.models import Model, save_model
+from tenshot.errors import TenshotError
+from tenshot.models import Model, load_model, save_model
 from tenshot.result import averaged_model, save_samples
 from tenshot.rules import parse_rule
 from tenshot.runs import RunDir
@@ -17,6 +19,14 @@ from tenshot.scoring import Scoring, best_metric, is_better, main_values
 def is_due(step: int, every: int) -> bool:
     """Whether what is done every so many steps is done after this one; 0 = never."""
     return every > 0 and step % every == 0
+
+
+def _steps_of(path: Path) -> int | None:
+    """After how many steps a model was made; None for a file that is missing or damaged."""
+    try:
+        return load_model(path).card.get("steps")
+    except TenshotError:
+        return None
 
 
 class Looks:
@@ -37,8 +47,12 @@ class Looks:
         """The newest value of every metric that has one."""
         self._best: float | None = None
         self._scored = 0
+        best_step = 0
         for entry in self.run.read("metrics") if self.run else ():
-            self._learn(entry["step"], entry["metrics"])
+            if self._learn(entry["step"], entry["metrics"]):
+                best_step = entry["step"]
+        if self.run and self._best is not None and _steps_of(self.run.best) != best_step:
+            self._best = None  # its file was written over by a look that has been undone since
 
     def __call__(self, step: int) -> bool:
         """All that is due after a step. Returns whether it is the run's last: there are no more, or the rule holds."""

@@ -36,6 +36,7 @@ def averaged_model(adaptation: Adaptation, steps: int, source: Model, digest: st
         "source": {"name": source.card.get("name", config.source), "sha256": digest, "card": source.card},
         "shots": len(adaptation.shots),
         "method": {"name": config.method.name, **asdict(config.method)},
+        **config.method.card(adaptation.state),
         "steps": steps,
         "seed": config.seed,
         "tenshot": __version__,

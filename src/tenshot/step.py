@@ -28,7 +28,7 @@ def run_step(run: Adaptation, step: int) -> Stats:
     """
     config, nets = run.config, run.nets
     rng = generator_for(config.seed, "step", step, *run.health.names)
-    faults = {"fisher": ""}
+    faults: dict[str, str] = {}
     context = context_of(run, step, faults)
     reals = reals_of(run, step, rng)
     for group in nets.optimiser_g.param_groups + nets.optimiser_d.param_groups:

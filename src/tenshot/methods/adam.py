@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 from tenshot import kml
 from tenshot.filters import Fate, Fates, FilterGroup, Slice, mask_gradients_
 from tenshot.fisher import Importance, weight_fisher
-from tenshot.losses import discriminator_loss, generator_loss
 from tenshot.methods.base import Context, Method, Network, Phase, State
+from tenshot.methods.deciding import layer_report, sample_loss
 from tenshot.nets import Discriminator, Generator
 from tenshot.randomness import generator_for
 from tenshot.recovery import NotFinite
@@ -166,22 +167,14 @@ class AdaM(Method):
         return fates
 
     def _losses(self, network: Network, context: Context) -> Iterator[Callable[[], Tensor]]:
-        """l_G = softplus(-D(G(z))) or l_D = softplus(-D(x)) + softplus(D(G(z))) of the averaged networks, by sample."""
-        generator, discriminator = context.nets.ema, context.nets.discriminator_ema
-        assert discriminator is not None  # needs_discriminator_ema
+        """Of one sample each, drawn by its number: the same ones for G and D."""
 
         def loss(sample: int) -> Tensor:
-            rng = generator_for(context.clock.seed, "probe", sample)
+            generator, rng = context.nets.ema, generator_for(context.clock.seed, "probe", sample)
             z = torch.randn(1, generator.spec.latent_size, generator=rng).to(generator.latent_avg.device)
-            noise = generator.draw_noise(1, rng)
-            if network == "generator":
-                return generator_loss(discriminator(generator(z, noise)))
-            with torch.no_grad():
-                fake = generator(z, noise)
-            real_logits, fake_logits = discriminator(torch.cat([context.reals(1, rng), fake]), minibatches=2).split(1)
-            return discriminator_loss(real_logits, fake_logits)
+            return sample_loss(network, context.nets, z, generator.draw_noise(1, rng), lambda: context.reals(1, rng))
 
-        return ((lambda k=k: loss(k)) for k in range(self.fisher_samples))
+        return (partial(loss, k) for k in range(self.fisher_samples))
 
 
 @dataclass(frozen=True)
@@ -232,10 +225,5 @@ def _report(step: int, network: Network, layers: list[_Layer], state: State) -> 
     report = {}
     for layer in layers:
         fate, importance = (state[f"{network}/{layer.name}/{what}"] for what in ("fate", "importance"))
-        report[layer.name] = {
-            "resolution": layer.base.resolution,
-            "pruned": 0.0,
-            "preserved": round((fate == Fate.PRESERVE).double().mean().item(), 4),
-            "importance": [float(f"{value:.3g}") for value in importance.tolist()],
-        }
+        report[layer.name] = layer_report(layer.base, fate, importance)
     return {"step": step, "network": network, "layers": report}

@@ -69,7 +69,10 @@ class Context:
     reals: Callable[[int, torch.Generator], Tensor]
     """(n, rng) -> n random shots, `[n 3 r r]` in [-1, 1], outside of the training batches' order."""
     record: Callable[[dict[str, Any]], None] = field(default=lambda entry: None)
-    """Append one JSON object to the run's `decisions.jsonl`. One with `skipped` counts as an update left out."""
+    """Append one JSON object to the run's `decisions.jsonl`."""
+    measured: Callable[[bool], None] = field(default=lambda is_finite: None)
+    """Say that Fisher information was estimated, and whether it was finite. One that was not counts as an update left
+    out; five in a row end as losses that are not finite do (`recovery`)."""
 
 
 @dataclass
@@ -91,8 +94,8 @@ class Method:
     """A way to adapt: what trains, and what happens around each optimiser step. The defaults train everything.
 
     In the order in which the loop calls them: `prepare`, `trains`, `heads`, `setup` before the first step; in every
-    phase `skips`, `latents`, `gates`, `judge`, `extra_losses`, `after_backward`; `after_step`; and `averaged` and
-    `merge` for samples, scores and the result.
+    phase `skips`, `latents`, `gates`, `judge`, `extra_losses`, `after_backward`; `after_step`; and `averaged`, `merge`
+    and `card` for samples, scores and the result.
     """
 
     name: ClassVar[str]
@@ -119,6 +122,10 @@ class Method:
     def averaged(self, nets: Nets, state: State) -> Generator:
         """The generator that a run samples, scores and gives: its moving average, or a network made from it."""
         return nets.ema
+
+    def card(self, state: State) -> dict[str, Any]:
+        """What the result's card says of how it came about, beside the settings; JSON."""
+        return {}
 
     def trains(self, network: Network, parameter: str) -> bool:
         """Whether a parameter is handed to the optimiser at all."""
@@ -156,7 +163,11 @@ class Method:
         return context.nets.discriminator(images, gates, minibatches)
 
     def extra_losses(self, phase: Phase, context: Context, state: State, batch: Batch) -> dict[str, Tensor]:
-        """Terms, weighted, that are added to the loss of phase d or g; reported under their names."""
+        """Terms, weighted, that are added to the loss of phase d or g; reported under their names.
+
+        Not the place to change the state: a step whose numbers are not finite is left out after this, and one that runs
+        out of memory comes here twice.
+        """
         return {}
 
     def gates(self, phase: Phase, context: Context, rows: int) -> dict[str, Tensor] | None:

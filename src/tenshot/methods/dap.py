@@ -8,12 +8,13 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from tenshot.filters import Fate, Fates, FilterGroup, apply_fates_, gate_of, mask_gradients_, sample_gates
+from tenshot.filters import Fate, FilterGroup, apply_fates_, gate_of, mask_gradients_, sample_gates
 from tenshot.fisher import Importance, gate_fisher, magnitude, weight_fisher
-from tenshot.losses import discriminator_loss, generator_loss
+from tenshot.losses import generator_loss
 from tenshot.methods.base import Batch, Context, Method, Nets, Network, Phase, State
 from tenshot.methods.cdc import Cdc
 from tenshot.methods.dcl import Dcl
+from tenshot.methods.deciding import fates_of, is_usable, layer_report, sample_loss
 from tenshot.nets import Generator
 from tenshot.pruning import Guards, count_cumulative, count_share, count_single, decide, ramp, track
 from tenshot.randomness import generator_for
@@ -48,7 +49,7 @@ class Dap(Method):
     settle: float = 0.6
     """Share of the run after which prune_mass no longer rises."""
     every: int = 20
-    """Steps between decisions."""
+    """Steps between decisions; the first, after `warmup`, prunes nothing yet."""
     prune_mass: float = 0.003
     """Share of a layer's importance that its pruned filters may carry together. 0 = prune nothing."""
     preserve_mass: float = 0.0
@@ -114,13 +115,12 @@ class Dap(Method):
     def averaged(self, nets: Nets, state: State) -> Generator:
         """Each layer at its reach between source and moving average, or beyond, and its styles spread; the moving
         average, which is the source, before the first estimate."""
-        if not any(estimates for key, estimates in state.items() if key.endswith("/estimates")):
+        has_begun = any(estimates for key, estimates in state.items() if key.endswith("/estimates"))
+        if not has_begun or (not self.reach and self.spread == 1.0):
             return nets.ema
         reaches = self.reaches(state) or dict.fromkeys(nets.ema.blocks().keys() - {"style"}, 1.0)
-        if set(reaches.values()) == {1.0} and self.spread == 1.0:
-            return nets.ema
         groups = dict(self._watched(nets)).get("generator", [])
-        return extend(nets.source, nets.ema, reaches, _fates("generator", groups, state), groups, self.spread)
+        return extend(nets.source, nets.ema, reaches, fates_of("generator", groups, state), groups, self.spread)
 
     def reaches(self, state: State) -> dict[str, float]:
         """By the name of G's layer: how far it goes, 1 = as far as the moving average; 1 before the first estimate and
@@ -130,6 +130,10 @@ class Dap(Method):
         shares = {name: share for name, share in found.items() if share is not None}
         reached = places(shares, self.reach, self.max_reach, self.max_layer_reach) if shares else {}
         return dict.fromkeys(names, 1.0) | reached
+
+    def card(self, state: State) -> dict[str, Any]:
+        reaches = self.reaches(state)
+        return {"reach": {name: round(place, 4) for name, place in reaches.items()}} if reaches else {}
 
     def setup(self, context: Context) -> State:
         state: State = {}
@@ -163,13 +167,13 @@ class Dap(Method):
             if getattr(context.nets, network) is trained:
                 if gates is not None:
                     self._track(network, groups, gate_fisher(gates, context.clock.batch), context, state, self.beta)
-                mask_gradients_(_fates(network, groups, state), groups, trained)
+                mask_gradients_(fates_of(network, groups, state), groups, trained)
 
     def after_step(self, context: Context, state: State) -> None:
         clock, nets = context.clock, context.nets
         step = clock.step + 1
         warmup, settle = round(self.warmup * clock.steps), round(self.settle * clock.steps)
-        if (step - warmup) % self.every:
+        if (step - warmup) % self.every or step == clock.steps:  # what goes after the last step has none to heal in
             return
         for network, groups in self._watched(nets):
             if self.estimator == "weight":
@@ -178,28 +182,19 @@ class Dap(Method):
                 self._track(network, groups, fisher, context, state, self.beta**self.every)
             if step < warmup:
                 continue
-            if self.networks not in ("both", network):
-                continue
-            before = _fates(network, groups, state)
-            self._decide(network, groups, context, state, ramp(step, warmup, settle))
-            averaged = nets.ema if network == "generator" else nets.discriminator_ema
-            apply_fates_(
-                before,
-                _fates(network, groups, state),
-                groups,
-                getattr(nets, network),
-                copies=() if averaged is None else (averaged,),
-                optimiser=nets.of(_LOSS_PHASE[network])[1],
-                erase=not self.revive,
-            )
+            if self._is_pruned(network):
+                self._decide(network, groups, context, state, ramp(step, warmup, settle))
             context.record(_report(step, network, groups, state, self.reaches(state)))
+
+    def _is_pruned(self, network: Network) -> bool:
+        return self.networks in ("both", network)
 
     def _watched(self, nets: Nets) -> list[tuple[Network, list[FilterGroup]]]:
         """What Fisher information is tracked of: what may be pruned; and G's layers, whose reach follows from it."""
         return [
             (network, [g for g in getattr(nets, network).filter_groups() if g.gated and g.prunable])
-            for network in ("generator", "discriminator")
-            if self.networks in ("both", network) or (network == "generator" and self.reach)
+            for network in _LOSS_PHASE
+            if self._is_pruned(network) or (network == "generator" and self.reach)
         ]
 
     def _track(
@@ -211,12 +206,11 @@ class Dap(Method):
         state: State,
         beta: float,
     ) -> None:
-        if not all(torch.isfinite(values).all() for values in fisher.values()):
-            context.record({"step": context.clock.step + 1, "network": network, "skipped": "Fisher is not finite"})
+        if not is_usable(fisher, network, context):
             return
         state[f"{network}/estimates"] += 1
         newest = {group.name: fisher[group.name].float().cpu() for group in groups}
-        alive = {name: (fate != Fate.PRUNE) | self.revive for name, fate in _fates(network, groups, state).items()}
+        alive = {name: (fate != Fate.PRUNE) | self.revive for name, fate in fates_of(network, groups, state).items()}
         scale = torch.cat([newest[name][alive[name]] for name in newest]).mean() if self.rule == "global" else None
         seen = int(state[f"{network}/estimates"])
         for name, values in newest.items():
@@ -228,6 +222,7 @@ class Dap(Method):
     def _decide(
         self, network: Network, groups: list[FilterGroup], context: Context, state: State, risen: float
     ) -> None:
+        nets, before = context.nets, fates_of(network, groups, state)
         wanted = self._wanted({group.name: state[f"{network}/{group.name}/importance"] for group in groups}, risen)
         for group in groups:
             key = f"{network}/{group.name}"
@@ -241,6 +236,16 @@ class Dap(Method):
                 wanted=wanted.get(group.name),
                 rank=self._rank(network, group, context),
             )
+        averaged = nets.ema if network == "generator" else nets.discriminator_ema
+        apply_fates_(
+            before,
+            fates_of(network, groups, state),
+            groups,
+            getattr(nets, network),
+            copies=() if averaged is None else (averaged,),
+            optimiser=nets.of(_LOSS_PHASE[network])[1],
+            erase=not self.revive,
+        )
 
     def _wanted(self, importances: Importance, risen: float) -> dict[str, int]:
         """How many filters of each layer are to go; nothing where `decide` shall say so by DAP's own rule."""
@@ -281,25 +286,16 @@ class Dap(Method):
     def _weight_fisher(
         self, network: Network, groups: list[FilterGroup], context: Context, rng: torch.Generator, samples: int
     ) -> Importance:
-        generator, discriminator = context.nets.ema, context.nets.discriminator_ema
-        assert discriminator is not None  # needs_discriminator_ema
-        latents = [torch.randn(1, generator.spec.latent_size, generator=rng) for _ in range(samples)]
+        nets, generator = context.nets, context.nets.ema
+        averaged = generator if network == "generator" else nets.discriminator_ema
+        assert averaged is not None  # needs_discriminator_ema
+        drawn = [torch.randn(1, generator.spec.latent_size, generator=rng) for _ in range(samples)]
 
-        def of_generator(z: Tensor) -> Tensor:
-            return generator_loss(discriminator(generator(z, generator.draw_noise(1, rng))))
+        def loss(z: Tensor) -> Tensor:
+            z, noise = z.to(generator.latent_avg.device), generator.draw_noise(1, rng)
+            return sample_loss(network, nets, z, noise, lambda: context.reals(1, rng))
 
-        def of_discriminator(z: Tensor) -> Tensor:
-            with torch.no_grad():
-                fake = generator(z, generator.draw_noise(1, rng))
-            return discriminator_loss(discriminator(context.reals(1, rng)), discriminator(fake))
-
-        if network == "generator":
-            return weight_fisher(generator, groups, (partial(of_generator, z) for z in latents))
-        return weight_fisher(discriminator, groups, (partial(of_discriminator, z) for z in latents))
-
-
-def _fates(network: Network, groups: list[FilterGroup], state: State) -> Fates:
-    return {group.name: state[f"{network}/{group.name}/fate"] for group in groups}
+        return weight_fisher(averaged, groups, (partial(loss, z) for z in drawn))
 
 
 def _report(
@@ -309,12 +305,7 @@ def _report(
     layers = {}
     for group in groups:
         fate, importance = (state[f"{network}/{group.name}/{what}"] for what in ("fate", "importance"))
-        layers[group.name] = {
-            "resolution": group.resolution,
-            "pruned": round((fate == Fate.PRUNE).double().mean().item(), 4),
-            "preserved": round((fate == Fate.PRESERVE).double().mean().item(), 4),
-            "importance": [float(f"{value:.3g}") for value in importance.tolist()],
-        }
+        layers[group.name] = layer_report(group, fate, importance)
         if network == "generator" and reaches:
             layers[group.name]["reach"] = round(reaches[group.name], 4)
     return {"step": step, "network": network, "layers": layers}

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tenshot.filters import Fate, Fates, FilterGroup, Kind, apply_fates_, gate_of, mask_gradients_
 from tenshot.fisher import Importance, weight_fisher
-from tenshot.losses import discriminator_loss, generator_loss
 from tenshot.methods.base import Clock, Context, Method, Nets, Network, Phase, State
+from tenshot.methods.deciding import fates_of, is_usable, layer_report, sample_loss
 from tenshot.nets import Discriminator, Generator
 from tenshot.pruning import decide_pooled
 from tenshot.randomness import generator_for
@@ -112,17 +112,15 @@ class Rick(Method):
                 if not name.startswith("final_"):
                     parameter.grad = None
         groups = self._groups(network, context.nets)
-        mask_gradients_(_fates(network, groups, state), groups, trained)
+        mask_gradients_(fates_of(network, groups, state), groups, trained)
 
     def after_step(self, context: Context, state: State) -> None:
         clock, nets = context.clock, context.nets
         if clock.step + 1 not in self.decision_steps(clock.steps):
             return
         for network, fisher in _measure(nets, self._samples(context)).items():
-            if all(torch.isfinite(values).all() for values in fisher.values()):
+            if is_usable(fisher, network, context):
                 self._decide(network, fisher, context, state)
-            else:
-                context.record({"step": clock.step + 1, "network": network, "skipped": "Fisher is not finite"})
 
     def warmup_steps(self, steps: int) -> int:
         """Steps of the warm-up, at least one: the first decision comes before G's first step."""
@@ -143,7 +141,7 @@ class Rick(Method):
 
     def _decide(self, network: Network, fisher: Importance, context: Context, state: State) -> None:
         nets, groups = context.nets, self._groups(network, context.nets)
-        before = _fates(network, groups, state)
+        before = fates_of(network, groups, state)
         if self.mask_ema:  # what is erased from the average is out of the count
             fisher = {name: fisher[name].masked_fill(fate == Fate.PRUNE, 0.0) for name, fate in before.items()}
         after = self._fates_after(before, fisher, network, groups)
@@ -194,14 +192,14 @@ def _measure(nets: Nets, samples: list[_Sample]) -> dict[Network, Importance]:
     """
     generator, discriminator = nets.ema, nets.discriminator_ema
     assert discriminator is not None  # needs_discriminator_ema
-    of_generator, of_discriminator = (
-        [partial(loss, generator, discriminator, sample) for sample in samples]
-        for loss in (_generator_loss, _discriminator_loss)
-    )
-    fisher: dict[Network, Importance] = {
-        "generator": weight_fisher(generator, _weights_alone(_prunable(generator)), of_generator),
-        "discriminator": weight_fisher(discriminator, _prunable(discriminator), of_discriminator),
+    groups: dict[Network, list[FilterGroup]] = {
+        "generator": _weights_alone(_prunable(generator)),
+        "discriminator": _prunable(discriminator),
     }
+    fisher: dict[Network, Importance] = {}
+    for network, averaged in zip(_POOLS, (generator, discriminator), strict=True):
+        losses = [partial(sample_loss, network, nets, s.z, s.noise, lambda s=s: s.real) for s in samples]
+        fisher[network] = weight_fisher(averaged, groups[network], losses)
     return {network: {name: values.cpu() for name, values in each.items()} for network, each in fisher.items()}
 
 
@@ -219,31 +217,8 @@ def _weights_alone(groups: list[FilterGroup]) -> list[FilterGroup]:
     return [replace(group, slices=group.slices[:1]) if group.kind == "conv" else group for group in groups]
 
 
-def _fates(network: Network, groups: list[FilterGroup], state: State) -> Fates:
-    return {group.name: state[f"{network}/{group.name}/fate"] for group in groups}
-
-
-def _generator_loss(generator: Generator, discriminator: Discriminator, sample: _Sample) -> Tensor:
-    return generator_loss(discriminator(generator(sample.z, sample.noise)))
-
-
-def _discriminator_loss(generator: Generator, discriminator: Discriminator, sample: _Sample) -> Tensor:
-    with torch.no_grad():
-        fake = generator(sample.z, sample.noise)
-    real_logits, fake_logits = discriminator(torch.cat([sample.real, fake]), minibatches=2).split(1)
-    return discriminator_loss(real_logits, fake_logits)
-
-
 def _report(step: int, network: Network, groups: list[FilterGroup], fisher: Importance, fates: Fates) -> dict[str, Any]:
     """One decision as JSON: per layer the share of each fate and every filter's Fisher information; the bank's size."""
-    layers = {}
-    for group in groups:
-        fate, importance = fates[group.name], fisher[group.name]
-        layers[group.name] = {
-            "resolution": group.resolution,
-            "pruned": round((fate == Fate.PRUNE).double().mean().item(), 4),
-            "preserved": round((fate == Fate.PRESERVE).double().mean().item(), 4),
-            "importance": [float(f"{value:.3g}") for value in importance.tolist()],
-        }
+    layers = {group.name: layer_report(group, fates[group.name], fisher[group.name]) for group in groups}
     bank = sum(int((fate == Fate.PRUNE).sum()) for fate in fates.values())
     return {"step": step, "network": network, "layers": layers, "bank": bank}
