@@ -78,9 +78,10 @@ def run(spec: dict, data: Path, cache: Path) -> dict:
         losses.append(run_step(run_, step))
         if step + 1 in score_at or step + 1 == config.steps:
             elapsed = time.perf_counter() - started
-            scores[step + 1] = evaluate(run_.nets.ema, shots.images, data / f"{domain}.zip", cache, elapsed)
+            averaged = method.averaged(run_.nets, run_.state)
+            scores[step + 1] = evaluate(averaged, shots.images, data / f"{domain}.zip", cache, elapsed)
             picture = f"{domain}-{name}-{hash_of(spec):x}-{step + 1}.png"
-            save_png(grid(torch.cat(list(generate(run_.nets.ema, range(40)))), 10), cache / picture)
+            save_png(grid(torch.cat(list(generate(averaged, range(40)))), 10), cache / picture)
             d_now = [entry["d"] for entry in losses[-50:]]
             print(json.dumps(spec), step + 1, scores[step + 1], f"d {sum(d_now) / len(d_now):.3f}", flush=True)
     last = {d["network"]: {k: [v["pruned"], v["preserved"]] for k, v in d["layers"].items()} for d in decisions}

@@ -2,8 +2,8 @@
 
 A phase (`step`) whose loss or gradient is not finite changes nothing and is counted. `PATIENCE` times in a row mean
 that the state itself is spoilt: the run goes back to its last good checkpoint and tries again at half the learning rate
-and with other random numbers, at most `MOST_RETURNS` times. All of that is counted in `Health`, which is part of every
-checkpoint, so a run that is resumed decides as the unbroken one.
+and with other latents, noise and augmentation, at most `MOST_RETURNS` times. All of that is counted in `Health`, which
+is part of every checkpoint, so a run that is resumed decides as the unbroken one.
 """
 
 from collections.abc import Iterable, Mapping
