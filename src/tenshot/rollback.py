@@ -51,7 +51,7 @@ class Rollback:
         return self.adaptation.config.keep_last + (not self.adaptation.health.is_well)
 
     def go_back(self, fault: NotFinite) -> int:
-        """Return to the newest good checkpoint, or to the start, at half the learning rate, with other latents and noise.
+        """Return to the newest good checkpoint, or to the start, at half the learning rate and with other latents.
 
         The journals are rewound. Returns how many steps are done there. Raises Diverged if the run has gone back too
         often; its networks are then those of the checkpoint.
