@@ -6,10 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from tenshot import loop
 from tenshot.adaptation import begin
 from tenshot.checkpoint import restore, snapshot
 from tenshot.config import RunConfig
+from tenshot.errors import TenshotError
+from tenshot.methods import KNOWN, METHODS
 from tenshot.methods.base import Method
+from tenshot.models import save_model
+from tenshot.report import write_report
+from tenshot.sheets import grid, save_png
 from tenshot.step import run_step
 from tiny import tiny_model, tiny_shots
 
@@ -61,3 +67,21 @@ def test_the_example_resumes_exactly(example):
 @pytest.mark.parametrize("hook", re.findall(r"`(\w+)`", DOC.split("## Which hook for what")[1].split("Rules that")[0]))
 def test_every_hook_the_table_names_exists(hook):
     assert hook in dir(Method) or hook.endswith("_") or hook in ("filters", "context", "record")
+
+
+def test_the_example_runs_from_python_with_a_folder_and_is_resumed(example, tmp_path):
+    save_model(tmp_path / "tiny.safetensors", tiny_model())
+    save_png(grid(tiny_shots(), 1), tmp_path / "shot.png")
+    config = RunConfig(
+        str(tmp_path / "shot.png"), str(tmp_path / "tiny.safetensors"), example(weight=0.02), steps=3, batch=2
+    )
+    with pytest.raises(loop.Stopped):
+        loop.start(config, out=tmp_path / "run", watch=lambda now: now.step == 2)
+    assert loop.resume(tmp_path / "run").card["method"]["weight"] == 0.02
+    assert "l2sp" in write_report(tmp_path / "run").read_text(encoding="utf-8")
+
+
+def test_a_method_cannot_take_the_name_of_one_of_tenshots(example):
+    with pytest.raises(TenshotError, match=r"Mine\.name is 'dap', which is a method of tenshot: choose another name"):
+        type("Mine", (Method,), {"name": "dap", "__module__": "mine"})
+    assert KNOWN["dap"] is METHODS["dap"]

@@ -157,5 +157,8 @@ def parse_config(values: dict[str, Any]) -> RunConfig:
 def build_method(name: str, settings: dict[str, Any]) -> Method:
     """A method by name with some of its fields given. Raises TenshotError."""
     if not isinstance(name, str) or name not in KNOWN:
-        raise TenshotError(f"there is no method {name!r}; known are {', '.join(METHODS)}")
+        raise TenshotError(
+            f"there is no method {name!r}; known are {', '.join(METHODS)}, and of your own those whose class has been "
+            "defined in this process (docs/adding-a-method.md)"
+        )
     return build(KNOWN[name], settings)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from tenshot.errors import TenshotError
 from tenshot.filters import FilterGroup
 from tenshot.nets import Discriminator, Generator
 
@@ -22,6 +23,9 @@ Network = Literal["generator", "discriminator"]
 
 State = dict[str, Tensor]
 """Named tensors; changed in place by the hooks, saved with every checkpoint."""
+
+KNOWN: dict[str, type["Method"]] = {}
+"""All that a run's config.json may name: every method defined so far, tenshot's own and others."""
 
 
 @dataclass
@@ -106,6 +110,15 @@ class Method:
     """Extra losses, in a few words for the table of methods."""
     keeps_discriminator: ClassVar[bool] = False
     """Whether the result holds the discriminator too, to be a source itself."""
+
+    def __init_subclass__(cls) -> None:
+        """Make the class known by its name; a later one of the same name replaces it, but for tenshot's own."""
+        super().__init_subclass__()
+        if (name := cls.__dict__.get("name")) is None:
+            return
+        if name in KNOWN and KNOWN[name].__module__.startswith("tenshot.") and cls.__module__ != KNOWN[name].__module__:
+            raise TenshotError(f"{cls.__name__}.name is {name!r}, which is a method of tenshot: choose another name")
+        KNOWN[name] = cls
 
     def needs_discriminator_ema(self) -> bool:
         """Whether `Nets.discriminator_ema` is kept."""
