@@ -1,7 +1,10 @@
 """Model files: what is saved comes back, and what is damaged is refused in a sentence."""
 
 import json
+import os
 import struct
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -263,3 +266,11 @@ def test_the_header_is_json_that_other_programs_can_read(tiny_source):
         "mapping_depth": 2,
     }
     assert header["card"] == {"kind": "source", "name": "tiny"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8 are Linux's")
+def test_a_model_in_a_folder_whose_name_is_not_utf8_is_read(tmp_path, tiny_model):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    folder.mkdir()
+    save_model(folder / "tiny.safetensors", tiny_model)
+    assert load_model(folder / "tiny.safetensors").generator.spec == tiny_model.generator.spec

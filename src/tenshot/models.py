@@ -172,7 +172,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     check_header(path)
     try:
-        with told_as_sentence("read", path), safe_open(path, framework="pt") as file:
+        with told_as_sentence("read", path), path.open("rb") as opened, _opened(path, opened.fileno()) as file:
             text = (file.metadata() or {}).get("tenshot")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
         header = json.loads(text) if text is not None else None
@@ -181,6 +181,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not isinstance(header, dict):
         raise TenshotError(f"{path} was not written by tenshot: it has no tenshot header")
     return tensors, header
+
+
+def _opened(path: Path, descriptor: int) -> Any:
+    """safetensors' view of a file; by its descriptor where its name is not UTF-8, which safetensors would refuse."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return safe_open(f"/dev/fd/{descriptor}", framework="pt")
+    return safe_open(path, framework="pt")
 
 
 def fill(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
