@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from tenshot import loop, scoring
+from tenshot.__main__ import main
 from tenshot.config import RunConfig
 from tenshot.errors import TenshotError
 from tenshot.methods import Finetune
@@ -51,6 +52,52 @@ def test_a_rule_needs_to_know_when_to_look():
 def test_what_cannot_be_scored_stops_before_the_first_step(settings, message):
     with pytest.raises(TenshotError, match=message):
         scoring.Scoring(RunConfig("shots", eval_every=1, **settings), tiny_shots())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stop": "fooo>0.2"}, r"--stop names 'fooo'; scored are intra_dist_200$"),
+        (
+            {"stop": "copy_rate>0.2"},
+            r"scored are intra_dist_200: to score copy_rate_200, give held-out images with --eval-real$",
+        ),
+        (
+            {"stop": "copy_rate>0.2", "eval_metrics": "intra_dist_1k"},
+            r"are intra_dist_1k: to score copy_rate_200, name copy_rate_200 in --eval-metrics and give .*--eval-real$",
+        ),
+        (
+            {"stop": "copy_rate>0.2", "eval_metrics": "fd_efflite_500", "eval_real": "images"},
+            r"scored are fd_efflite_500: to score copy_rate_200, name copy_rate_200 in --eval-metrics$",
+        ),
+        (
+            {"stop": "copy_rate_1k>0.2", "eval_real": "images"},
+            r"fd_efflite_500, copy_rate_200, intra_dist_200: to score copy_rate_1k, name .* in --eval-metrics$",
+        ),
+        ({"keep_best": "fooo"}, r"--keep-best names 'fooo'; scored are intra_dist_200$"),
+    ],
+)
+def test_a_rule_about_what_is_not_scored_is_refused_with_the_way_to_score_it(settings, message):
+    with pytest.raises(TenshotError, match=message):
+        scoring.check_scores(RunConfig("shots", eval_every=1, **settings))
+
+
+@pytest.mark.parametrize("stop", ["copy_rate>0.2", "COPY_RATE_200>0.2", "fd<9", "intra_dist_200<0.1"])
+def test_a_rule_may_say_how_a_scored_metric_begins(stop):
+    scoring.check_scores(RunConfig("shots", eval_every=1, eval_real="images", stop=stop))
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_rule_that_cannot_fire_leaves_the_run_that_is_there(tmp_path, run_of, capsys, more):
+    run_of()
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    begun = ["adapt", str(tmp_path / "shots"), "--source", str(tmp_path / "tiny.safetensors"), "--overwrite", *more]
+    assert main([*begun, "--out", str(tmp_path / "run"), "--eval-every", "2", "--stop", "copy_rate>0.2"]) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and "--stop names 'copy_rate'" in said.err
+    with pytest.raises(TenshotError, match="--stop names 'fooo'"):
+        run_of(stop="fooo>1")
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
 
 
 @pytest.fixture

@@ -87,7 +87,8 @@ class RunConfig:
     """Metric by whose value best.safetensors is kept beside the last generator. Default: the first that is scored
     against `eval_real`."""
     stop: str = ""
-    """End the run early when a score says so, for example copy_rate>0.2. Needs `eval_every`."""
+    """End the run early when a score says so, for example copy_rate>0.2. Needs `eval_every`, and copy_rate
+    `eval_real`: the metric must be among those that are scored."""
 
     def __post_init__(self) -> None:
         check_types(self)

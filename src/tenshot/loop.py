@@ -36,6 +36,7 @@ from tenshot.report import write_report
 from tenshot.result import averaged_model, finish, save_shots
 from tenshot.rollback import Rollback
 from tenshot.runs import RunDir
+from tenshot.scoring import check_scores
 from tenshot.step import Stats, run_step
 
 KEPT_SHOTS = 200
@@ -111,6 +112,7 @@ def start(
     intake: the shots, if they have been loaded already. interrupts: what signal handlers tell, if there are any; a
     signal ends the run at a checkpoint, as a watcher can.
     """
+    check_scores(config)
     source = load_model(config.source)
     shots = intake or load_images(config.shots, source.resolution)
     adaptation = begin(config, source, shots.images)

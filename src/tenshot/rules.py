@@ -22,10 +22,14 @@ class StopRule:
     """> or <."""
     limit: float
 
+    def reads(self, name: str) -> bool:
+        """Whether the rule is about the metric of this name."""
+        return name.startswith(self.metric)
+
     def holds(self, values: Mapping[str, float]) -> bool:
         """Whether a measured value meets the rule; one that was not measured never does."""
         compare = _OPERATORS[self.comparison]
-        return any(name.startswith(self.metric) and compare(value, self.limit) for name, value in values.items())
+        return any(self.reads(name) and compare(value, self.limit) for name, value in values.items())
 
     def __str__(self) -> str:
         return f"{self.metric}{self.comparison}{self.limit:g}"

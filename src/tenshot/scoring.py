@@ -11,6 +11,7 @@ from tenshot.data import load_images
 from tenshot.errors import TenshotError
 from tenshot.metrics import METRICS, QUICK, score
 from tenshot.nets import Generator
+from tenshot.rules import StopRule, parse_rule
 from tenshot.sampling import generate
 
 
@@ -20,14 +21,8 @@ class Scoring:
     def __init__(self, config: RunConfig, shots: Tensor) -> None:
         """shots: uint8 `[k 3 r r]`. Raises TenshotError for an unknown metric or images that cannot be read."""
         self.shots = shots
+        self.names = scored_names(config)
         self.reals = load_images(config.eval_real, shots.shape[-1]).images if config.eval_real else None
-        named = [name.strip() for name in config.eval_metrics.split(",") if name.strip()]
-        self.names = named or [name for name in QUICK if self.reals is not None or not METRICS[name].n_real]
-        for name in self.names:
-            if name not in METRICS:
-                raise TenshotError(f"--eval-metrics names {name!r}; there are {', '.join(METRICS)}")
-            if METRICS[name].n_real and self.reals is None:
-                raise TenshotError(f"{name} needs held-out images of the new domain: give them with --eval-real")
 
     def __call__(self, generator: Generator) -> dict[str, dict[str, Any]]:
         """By metric what `tenshot.metrics.score` returns, or `{"failed": reason}`: a failure never ends a run. Where
@@ -43,6 +38,43 @@ class Scoring:
             reason = str(error) if isinstance(error, TenshotError) else f"{type(error).__name__}: {error}"
         warnings.warn(f"nothing could be scored, the run goes on without: {reason}", stacklevel=2)
         return {name: {"failed": reason} for name in self.names}
+
+
+def scored_names(config: RunConfig) -> list[str]:
+    """The metrics that are scored: the named ones, or the quick ones for which there are images. Raises TenshotError
+    for a name that is unknown, or that needs held-out images where there are none."""
+    named = [name.strip() for name in config.eval_metrics.split(",") if name.strip()]
+    names = named or [name for name in QUICK if config.eval_real or not METRICS[name].n_real]
+    for name in names:
+        if name not in METRICS:
+            raise TenshotError(f"--eval-metrics names {name!r}; there are {', '.join(METRICS)}")
+        if METRICS[name].n_real and not config.eval_real:
+            raise TenshotError(f"{name} needs held-out images of the new domain: give them with --eval-real")
+    return names
+
+
+def check_scores(config: RunConfig) -> None:
+    """Before a run begins: raises TenshotError for scores that cannot be, and for a metric that --keep-best or --stop
+    names and that is not among them."""
+    if not config.eval_every:
+        return
+    names = scored_names(config)
+    best_metric(config, names)
+    if config.stop:
+        rule = parse_rule(config.stop)
+        if not any(map(rule.reads, names)):
+            raise TenshotError(f"--stop names {rule.metric!r}; scored are {', '.join(names)}{_way_to(rule, config)}")
+
+
+def _way_to(rule: StopRule, config: RunConfig) -> str:
+    """How a metric that the rule reads would be scored too; empty if there is no such metric."""
+    known = [name for name in (*QUICK, *METRICS) if rule.reads(name)]
+    if not known:
+        return ""
+    ways = [f"name {known[0]} in --eval-metrics"] if config.eval_metrics or known[0] not in QUICK else []
+    if METRICS[known[0]].n_real and not config.eval_real:
+        ways.append("give held-out images with --eval-real")
+    return f": to score {known[0]}, {' and '.join(ways)}"
 
 
 def best_metric(config: RunConfig, names: list[str]) -> str | None:

@@ -19,6 +19,7 @@ from tenshot.methods import Dap, Method
 from tenshot.models import load_model
 from tenshot.progress import ProgressLine
 from tenshot.runs import RunDir
+from tenshot.scoring import check_scores
 
 Flag = tuple[str, Any, Any]
 """Name, type with help, and default of a flag that is no setting of the run."""
@@ -105,6 +106,7 @@ def _start(verb: str, config: RunConfig, flags: Any, interrupts: Interrupts) -> 
             f"no images were given: name a folder or zip of them, for example `tenshot {verb} my_images`"
         )
     out = Path(flags.out) if flags.out else default_out(config.shots)
+    check_scores(config)
     if not flags.dry_run:
         RunDir(out).check(overwrite=flags.overwrite)  # before the work of loading
     source = load_model(config.source)
