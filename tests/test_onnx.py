@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 
@@ -16,7 +18,7 @@ from tenshot.__main__ import main
 from tenshot.compact import blocks, compact, kept_channels
 from tenshot.errors import TenshotError
 from tenshot.models import Model, save_model
-from tenshot.onnx_export import OnnxPlan, export_onnx, licence_of
+from tenshot.onnx_export import OnnxPlan, export_onnx, licence_of, onnx_runtime
 from tenshot.onnx_weights import quantised, store_as_
 from tenshot.randomness import generator_for
 from tenshot.sampling import generate, latents
@@ -46,7 +48,7 @@ class Made:
 
 
 def run(data, **feeds):
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    session = onnx_runtime().InferenceSession(data, providers=["CPUExecutionProvider"])
     return torch.from_numpy(session.run(None, {name: np.asarray(value) for name, value in feeds.items()})[0])
 
 
@@ -214,3 +216,35 @@ def test_without_its_packages_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(onnx_export, "find_spec", lambda name: None if name == "onnxscript" else object())
     with pytest.raises(TenshotError, match=r"needs onnxscript, not installed here: .*tenshot\[onnx\]"):
         export_onnx(tiny.tiny_model(), tmp_path / "a.onnx")
+
+
+def test_nothing_of_onnxruntime_is_left_in_a_home(from_z, tmp_path):
+    """Left alone, it keeps a device's number and a database of events there."""
+    code = """
+import sys
+from tenshot.onnx_export import onnx_runtime
+assert "onnxruntime" not in sys.modules
+onnx_runtime().InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+"""
+    home = {key: str(tmp_path) for key in ("HOME", "USERPROFILE", "XDG_CACHE_HOME")}
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"} | home
+    subprocess.run([sys.executable, "-c", code, str(from_z.path)], env=environment, check=True)
+    assert not [path for path in tmp_path.rglob("*") if "Microsoft" in path.parts or "onnxruntime" in str(path.name)]
+
+
+def test_a_choice_about_telemetry_is_heeded_and_made_for_those_who_have_none(monkeypatch):
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    onnx_runtime()
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    onnx_runtime()
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "0"
+
+
+def test_only_one_place_imports_it():
+    """Before `onnx_runtime` has set its variable, nothing may."""
+    root = Path(__file__).parents[1]
+    files = [path for folder in ("src", "benchmarks") for path in (root / folder).rglob("*.py")]
+    importing = ("import onnxruntime", "from onnxruntime", 'import_module("onnxruntime")')
+    found = [path.name for path in files if any(text in path.read_text() for text in importing)]
+    assert found == ["onnx_export.py"]

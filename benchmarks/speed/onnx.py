@@ -17,20 +17,20 @@ import torch
 from benchmarks.speed.measure import machine, on_threads, parser, publish, ratios, read, spread, take_turns
 from tenshot.models import load_model
 from tenshot.nets import Generator
+from tenshot.onnx_export import onnx_runtime
 from tenshot.randomness import generator_for
 from tenshot.sampling import latents
 
 
 def sessions_of(files: Sequence[Path], threads: int) -> tuple[dict[str, Any], dict[str, float]]:
     """onnxruntime's sessions by file name, and the milliseconds that opening each took."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
+    runtime = onnx_runtime()
+    options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     sessions, opening = {}, {}
     for path in files:
         start = time.perf_counter()
-        sessions[path.name] = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        sessions[path.name] = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         opening[path.name] = round(1000 * (time.perf_counter() - start), 1)
     return sessions, opening
 

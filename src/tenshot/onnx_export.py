@@ -12,6 +12,7 @@ up to its noise. Images without noise are smoother than those that the generator
 import copy
 import importlib
 import json
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -89,6 +90,13 @@ def check_onnx() -> None:
         raise TenshotError(f'ONNX needs {", ".join(missing)}, not installed here: pip install "tenshot[onnx]"')
 
 
+def onnx_runtime() -> Any:
+    """The package onnxruntime, told first to gather no telemetry: otherwise it keeps a device's number and a list of
+    events below ~/.cache/Microsoft, and may send them. Whoever has set its variable is heeded."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return importlib.import_module("onnxruntime")
+
+
 def proof_path(path: Path) -> Path:
     """The proof file of an ONNX file: its name and .json."""
     return path.with_name(f"{path.name}.json")
@@ -106,6 +114,7 @@ def export_onnx(model: Model, path: Path, plan: OnnxPlan | None = None) -> dict[
     plan = plan or OnnxPlan()
     if path.suffix.lower() != ".onnx":
         raise TenshotError(f"{path} must end in .onnx")
+    onnx_runtime()  # before torch's exporter or onnxscript import it
     generator = copy.deepcopy(model.generator).float().cpu().eval().requires_grad_(False)
     generator.compute = None
     make_folder(path.parent)
@@ -242,7 +251,7 @@ def _label(proto: Any, facts: dict[str, Any]) -> None:
 
 
 def _session(data: bytes) -> Any:
-    runtime: Any = importlib.import_module("onnxruntime")
+    runtime = onnx_runtime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
