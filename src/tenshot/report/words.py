@@ -9,6 +9,7 @@ from tenshot.config import RunConfig
 from tenshot.images import printable
 from tenshot.metrics import METRICS
 from tenshot.models import file_digest
+from tenshot.presets import PRESETS, preset_config
 from tenshot.report.journal import pruned_filters
 from tenshot.report.subject import Subject
 
@@ -64,7 +65,10 @@ def key_numbers(subject: Subject) -> list[KeyNumber]:
     likeness, steps, found = subject.likeness, subject.steps, []
     if distance := _distance_to_reals(subject):
         found.append(distance)
-    if likeness and likeness.copies is not None:
+    if likeness and likeness.copies is None:
+        meaning = "nor is variety: both are measured by how far two different shots are apart, and there is only one"
+        found.append(KeyNumber("not known", "near copies", meaning))
+    elif likeness:
         meaning = "samples nearer to a shot than any two shots are to each other"
         found.append(KeyNumber(f"{likeness.copies} of {len(likeness.distance)}", "near copies", meaning))
     if likeness and likeness.variety is not None:
@@ -105,9 +109,10 @@ def last_metrics(subject: Subject) -> dict[str, float]:
 
 
 def settings(config: RunConfig) -> list[Setting]:
-    """Every setting, flattened to flags, with its default where it differs."""
-    defaults = _flat(json.loads(RunConfig(shots="", method=type(config.method)()).to_json()))
-    defaults["--method"] = RunConfig(shots="").method.name
+    """Every setting, flattened to flags, with what `tenshot adapt --method NAME` sets by itself where it differs."""
+    name = config.method.name
+    usual = preset_config("", name) if name in PRESETS else RunConfig(shots="", method=type(config.method)())
+    defaults = _flat(json.loads(usual.to_json())) | {"--method": RunConfig(shots="").method.name}
     rows = []
     for flag, value in _flat(json.loads(config.to_json())).items():
         differs = flag != "--shots" and value != defaults[flag]
