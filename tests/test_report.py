@@ -22,6 +22,7 @@ from tenshot.errors import TenshotError
 from tenshot.methods import Dap, Finetune
 from tenshot.metrics import efflite
 from tenshot.models import load_model, save_model
+from tenshot.presets import preset_config
 from tenshot.pruning import Guards
 from tenshot.report import likeness, pictures, words, write_report
 from tenshot.report.subject import read_run
@@ -256,6 +257,8 @@ def test_settings_that_differ_stand_out_and_all_are_folded_in(page, run):
 def test_another_method_than_the_default_differs_and_its_own_defaults_do_not(runs):
     config = read_run(runs / "finetune", likeness.Eye()).config
     differing = {setting.flag: setting.default for setting in words.settings(config) if setting.default is not None}
+    usual = words.settings(preset_config("robots", "dap"))
+    assert not any(setting.default for setting in usual), "a preset's settings are its method's own"
     assert differing["--method"] == "dap"
     assert set(differing) == {"--method", "--source", "--steps", "--batch", "--sample-every", "--checkpoint-every"}
 
@@ -479,6 +482,38 @@ def test_a_generator_that_repeats_its_shots_is_found_out_even_mirrored(runs):
 def test_without_two_different_shots_nothing_counts_as_a_copy(runs, shots):
     found = likeness.compare(tiny_shots(3), shots, likeness.Eye())
     assert found.threshold is None and found.copies is None and found.variety is None
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_a_shot_that_repeats_another_changes_no_number(runs, mirror):
+    shots, samples = tiny_shots(4), torch.cat([tiny_shots(4)[1:3], tiny_shots(3, seed=9)])
+    repeated = torch.cat([shots, shots[2:3].flip(3) if mirror else shots[2:3]])
+    without, found = (likeness.compare(samples, given, likeness.Eye()) for given in (shots, repeated))
+    assert (without.distinct, found.distinct) == (4, 4) and found.copies == without.copies >= 2
+    assert found.threshold == pytest.approx(without.threshold) and found.variety == pytest.approx(without.variety)
+
+
+def test_a_report_of_shots_with_a_repetition_counts_copies_and_tells_of_it(runs):
+    given = runs / "dap" / "shots"
+    shutil.copy(sorted(given.iterdir())[2], given / "z.png")
+    page = Page(write_report(runs / "dap"))
+    assert "Of 7 shots 6 are different" in " ".join(page.text_of("p"))
+    assert [n.label for n in words.key_numbers(read_run(runs / "dap", likeness.Eye()))][:2] == [
+        "near copies",
+        "variety",
+    ]
+
+
+def test_why_copies_cannot_be_counted_is_told_where_the_number_would_stand(runs):
+    first, *others = sorted((runs / "dap" / "shots").iterdir())
+    for other in others:
+        shutil.copy(first, other)
+    page = Page(write_report(runs / "dap"))
+    (told,) = [n for n in words.key_numbers(read_run(runs / "dap", likeness.Eye())) if n.label == "near copies"]
+    assert told.value == "not known" and told.meaning.endswith("and there is only one")
+    assert told.meaning in page.text_of("dd")
+    assert "Of 6 shots 1 is different, the others repeat it" in " ".join(page.text_of("p"))
+    assert "What counts as a near copy is not known" in " ".join(page.text_of("p"))
 
 
 def test_with_the_extra_the_network_compares():

@@ -14,7 +14,7 @@ FEATURES = "EfficientNet-Lite0 features of unit length"
 PIXELS = "images reduced to 16 x 16 pixels, as root mean square on a scale of 0 to 1"
 _SIDE = 16
 _BATCH = 16
-_SAME = 1e-6
+_SAME = 1e-3  # a network's last bits depend on the batch, so even a picture and its copy are not quite at 0
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,10 @@ class Likeness:
     """Whether it is the shot's mirror image that is nearest."""
     distance: tuple[float, ...]
     """To it."""
+    distinct: int
+    """Shots that are no repetition of another; threshold and variety are theirs."""
     threshold: float | None
-    """Distance of the two shots that are most alike; None for a single shot, or if two are the same."""
+    """Distance of the two shots that are most alike; None if there is only one, or one and repetitions of it."""
     variety: float | None
     """Mean distance of two samples over the mean distance of two shots; None as above."""
 
@@ -68,13 +70,22 @@ def compare(samples: Tensor, shots: Tensor, eye: Eye) -> Likeness:
     plain, mirror = _distances(seen, given), _distances(seen, flipped)
     distance, nearest = torch.minimum(plain, mirror).min(dim=1)
     mirrored = (mirror < plain).gather(1, nearest[:, None])[:, 0]
+    alike = torch.minimum(_distances(given, given), _distances(given, flipped)).fill_diagonal_(torch.inf)
+    alike = torch.minimum(alike, alike.T)
+    is_distinct = ~(alike <= _SAME).tril().any(dim=1)
+    distinct = int(is_distinct.sum())
     threshold = variety = None
-    if len(shots) > 1:
-        alike = torch.minimum(_distances(given, given), _distances(given, flipped)).fill_diagonal_(torch.inf).min()
-        if alike > _SAME:
-            threshold, variety = alike.item(), (_mean_distance(seen) / _mean_distance(given)).item()
+    if distinct > 1:
+        threshold = alike[is_distinct][:, is_distinct].min().item()
+        variety = (_mean_distance(seen) / _mean_distance(given[is_distinct])).item()
     return Likeness(
-        eye.space, tuple(nearest.tolist()), tuple(mirrored.tolist()), tuple(distance.tolist()), threshold, variety
+        eye.space,
+        tuple(nearest.tolist()),
+        tuple(mirrored.tolist()),
+        tuple(distance.tolist()),
+        distinct,
+        threshold,
+        variety,
     )
 
 
