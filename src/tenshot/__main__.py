@@ -1,8 +1,9 @@
 """The command `tenshot`: finds the verb, imports only what it needs, turns faults into exit codes."""
 
-import os
 import sys
 from collections.abc import Sequence
+
+from tenshot.output import lasting_output, why_lost
 
 VERBS = {
     "adapt": "adapt a source to your images (or --resume a run, or --dry-run to see what would happen)",
@@ -50,6 +51,23 @@ exit codes: 0 done; 1 something given is wrong, told in a sentence; 2 a misspelt
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    with lasting_output():
+        code = _run(given)
+        if sys.stdout:
+            sys.stdout.flush()
+        if lost := why_lost(sys.stdout):
+            code = code or 1
+            if not isinstance(lost, BrokenPipeError):  # the reader, `head` perhaps, has seen enough
+                print(f"{_name(given)}: cannot write the output: {lost.strerror}", file=sys.stderr)
+    return code
+
+
+def _name(given: list[str]) -> str:
+    """The command, as far as it is a verb's."""
+    return " ".join(["tenshot", *(verb for verb in given[:1] if verb in VERBS)])
+
+
+def _run(given: list[str]) -> int:
     if not given or given[0] in ("-h", "--help", "help"):
         print(HELP.format(verbs="\n".join(f"  {verb:<13}{line}" for verb, line in VERBS.items())), end="")
         return 0
@@ -76,9 +94,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TenshotError as error:
         print(f"tenshot {verb}: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
-    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except KeyboardInterrupt as stop:
         print(f"tenshot {verb}: stopped", file=sys.stderr)
         return getattr(stop, "exit_code", 130)

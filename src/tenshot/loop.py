@@ -224,6 +224,8 @@ def _survival_told(run: RunDir) -> Iterator[None]:
             way_on = f"the run is kept as after step {steps[-1]}: then go on with `tenshot adapt --resume {run.path}`"
         elif not run.lock.is_held:
             way_on = "if it was moved, go on there with `tenshot adapt --resume`"
+        elif run.has_steps():
+            way_on = f"there is no checkpoint yet: begin again with `tenshot adapt --resume {run.path}`"
         else:
             raise
         raise TenshotError(f"{error}; {way_on}") from error.__cause__

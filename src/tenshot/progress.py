@@ -1,11 +1,13 @@
 """The line that shows where a run stands: a bar in a terminal, a plain line now and then elsewhere."""
 
 import time
+import warnings
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tenshot.loop import Progress as Step
+from tenshot.output import why_lost
 
 _SMOOTHING = 0.95
 
@@ -18,6 +20,7 @@ class ProgressLine:
         self.smooth: dict[str, float] = {}
         self.started: float | None = None
         self.first = 0
+        self.is_lost = False
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -51,3 +54,10 @@ class ProgressLine:
             elapsed = time.monotonic() - self.started
             left = elapsed / max(1, now.step - self.first) * (now.steps - now.step)  # a run may have gone back
             self.console.print(f"step {now.step}/{now.steps}  {losses}  {left:.0f} s left")
+        if not self.is_lost and (lost := why_lost(self.console.file)):
+            self.is_lost = True
+            way_out = "Ctrl-C or SIGTERM stops it at a checkpoint"
+            warnings.warn(
+                f"the output cannot be written any more ({lost.strerror}): the run goes on without it; {way_out}",
+                stacklevel=2,
+            )

@@ -143,13 +143,18 @@ class RunDir:
         write_atomically(self.config, text.encode())
 
     def discard(self) -> None:
-        """Take back what `create` made: for a run that failed before its first checkpoint."""
-        if self.lock.is_held and not self.saved.steps():
+        """Take back what `create` made, for a run that failed before its first step and checkpoint."""
+        if self.lock.is_held and not self.saved.steps() and not self.has_steps():
             with suppress(TenshotError, OSError):  # a folder that is not empty stays; why the run failed matters more
                 self._clear()
                 self.lock.release()
                 for folder in self._made:
                     folder.rmdir()
+
+    def has_steps(self) -> bool:
+        """Whether the run has taken a step: its journal is not empty."""
+        path = self.path / "stats.jsonl"
+        return path.is_file() and path.stat().st_size > 0
 
     def sample(self, step: int) -> Path:
         """The sheet of the averaged generator after a step."""
