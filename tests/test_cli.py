@@ -213,7 +213,9 @@ def test_a_config_with_a_fault_is_refused(tmp_path, capsys, text, sentence):
 
 def test_a_config_that_is_not_there_is_told(tmp_path, capsys):
     assert main(["adapt", "--config", str(tmp_path / "none.json")]) == 1
-    assert "cannot read" in one_sentence(capsys)
+    assert "none.json: it does not exist; check the spelling" in one_sentence(capsys)
+    assert main(["bench", str(tmp_path / "none.json")]) == 1
+    assert one_sentence(capsys, "bench").count("none.json: it does not exist; check the spelling") == 1
 
 
 def test_a_dry_run_tells_what_would_happen_and_writes_nothing(tmp_path, adapt, capsys):
@@ -269,6 +271,43 @@ def test_a_source_without_discriminator_is_refused(tmp_path, adapt, tiny_model, 
     assert adapt(source=tmp_path / "g.safetensors") == 1
     assert "has no discriminator: adaptation needs the one it was trained with" in one_sentence(capsys)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def closed(monkeypatch):
+    """A folder that may not be entered, also where tests run as root."""
+    stat = os.stat
+
+    def refusing(path, *rest, **named):
+        if not isinstance(path, int) and "closed" in Path(os.fsdecode(path)).parts[:-1]:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return stat(path, *rest, **named)
+
+    monkeypatch.setattr(os, "stat", refusing)
+    return "closed"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["adapt", "closed/x", "--out", "run"],
+        ["adapt", "closed/x"],
+        ["adapt", "closed/x.zip/heldout"],
+        ["adapt", "closed/x", "--dry-run"],
+        ["evaluate", "faces64", "--real", "closed/x"],
+        ["generate", "closed/x", "--out", "images"],
+        ["convert", "closed/x.pt", "m.safetensors"],
+        ["doctor", "closed/x"],
+    ],
+)
+def test_what_lies_behind_a_closed_folder_is_not_said_to_be_missing(tmp_path, monkeypatch, capsys, closed, words):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 1
+    told = capsys.readouterr()
+    told = " ".join((told.out + told.err).split())
+    assert "permission denied; you must be allowed to read it, and to enter each folder on the way" in told
+    assert "does not exist" not in told and "there is no" not in told
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_source_and_an_unknown_method_name_the_known(adapt, capsys):

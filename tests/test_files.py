@@ -11,7 +11,7 @@ import pytest
 
 from tenshot import files
 from tenshot.errors import TenshotError
-from tenshot.files import make_folder, told_as_sentence, write_atomically, written_atomically
+from tenshot.files import check_reachable, make_folder, told_as_sentence, write_atomically, written_atomically
 
 
 def raising(number, after=0):
@@ -155,6 +155,29 @@ def test_make_folder_tells_that_it_may_not(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "mkdir", raising(errno.EACCES))
     with pytest.raises(TenshotError, match=f"cannot create the folder {tmp_path / 'a'}: permission denied"):
         make_folder(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("number", "on_reading", "on_writing"),
+    [
+        (errno.EACCES, "you must be allowed to read it", "choose a folder that you may write to"),
+        (errno.ENOENT, "it does not exist; check the spelling", "the folder does not exist any more"),
+        (errno.ENOTDIR, "not a folder; check the spelling", "not a folder; choose another place"),
+        (errno.EISDIR, "it is a folder; give the name of a file", "there is a folder of that name"),
+    ],
+)
+def test_reading_and_writing_have_ways_out_of_their_own(number, on_reading, on_writing):
+    for what, way_out in (("read", on_reading), ("look into", on_reading), ("write", on_writing), ("lock", on_writing)):
+        with pytest.raises(TenshotError, match=f"cannot {what} x: .*{way_out}"), told_as_sentence(what, Path("x")):
+            raise OSError(number, os.strerror(number))
+
+
+def test_a_path_behind_a_closed_folder_is_told_and_no_other(tmp_path, monkeypatch):
+    for path in (tmp_path, tmp_path / "none", tmp_path / ("a" * 300), Path("a\0b")):
+        check_reachable(path)
+    monkeypatch.setattr(os, "stat", raising(errno.EACCES))
+    with pytest.raises(TenshotError, match=r"cannot read closed/x: permission denied; .*enter each folder on the way"):
+        check_reachable(Path("closed/x"))
 
 
 def test_a_sentence_keeps_its_cause_and_lets_other_faults_pass():

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from tenshot.augment import Augment
 from tenshot.devices import AUTO, is_device_name
 from tenshot.errors import TenshotError
+from tenshot.files import told_as_sentence
 from tenshot.methods import KNOWN, METHODS, Dap, Method
 from tenshot.rules import parse_rule
 from tenshot.settings import build, check_types, require
@@ -134,10 +135,10 @@ _LEAST = {
 
 def read_config(path: Path) -> RunConfig:
     """The settings in a run's config.json, or one written by hand. Raises TenshotError; unknown keys stop."""
+    with told_as_sentence("read", path):
+        content = path.read_bytes()
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TenshotError(f"cannot read {path}: {error.strerror}") from error
+        values = json.loads(content.decode())
     except ValueError as error:
         raise TenshotError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, dict):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tenshot import nvidia
 from tenshot.errors import TenshotError
+from tenshot.files import check_reachable
 from tenshot.headers import is_safetensors
 from tenshot.models import Model, check_pair, empty, fill, read_tensors
 from tenshot.nets import Discriminator, DiscriminatorSpec, Generator, GeneratorSpec
@@ -29,6 +30,7 @@ _KERNEL = re.compile(r"\.kernel$|^noises\.noise_\d+$")
 def convert(path: Path) -> Model:
     """Read a checkpoint in rosinality's or NVIDIA's layout. Raises TenshotError with one sentence per fault."""
     if not os.path.isfile(path):
+        check_reachable(path)
         raise TenshotError(f"there is no file {path}")
     if is_safetensors(path):
         read_tensors(path)

@@ -26,6 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from tenshot.errors import TenshotError
+from tenshot.files import check_reachable
 from tenshot.images import (
     MIN_SIDE,
     READABLE,
@@ -176,6 +177,7 @@ def _epoch_order(n_images: int, seed: int, epoch: int) -> list[int]:
 @contextmanager
 def _files_at(path: Path) -> Iterator[list[_Found]]:
     """The files at `path` that claim to be images, sorted by name, readable while the context is open."""
+    check_reachable(path)
     if os.path.isdir(path):
         found, looked_at = _in_folder(path)
         yield _some(found, looked_at, path)

@@ -1,4 +1,4 @@
-"""Writing files so that nothing half-written is ever left behind."""
+"""Writing files so that nothing half-written is ever left behind, and sentences for what the disk refuses."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from tenshot.errors import TenshotError
 
-_WAY_OUT = {
+_ON_WRITING = {
     errno.ENOSPC: "the disk is full; free some space or choose another place",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another place",
     errno.EACCES: "permission denied; choose a folder that you may write to",
@@ -24,19 +24,47 @@ _WAY_OUT = {
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.EFBIG: "the file would be larger than the disk or your limits allow; choose another place",
 }
-
+_ON_READING = {
+    errno.EACCES: "permission denied; you must be allowed to read it, and to enter each folder on the way to it",
+    errno.EPERM: "permission denied; you must be allowed to read it, and to enter each folder on the way to it",
+    errno.ENOTDIR: "part of the path is a file, not a folder; check the spelling",
+    errno.ENOENT: "it does not exist; check the spelling, or the folder you are in",
+    errno.EISDIR: "it is a folder; give the name of a file",
+    errno.ENAMETOOLONG: "the name is too long; check the spelling",
+    errno.EIO: "the disk reports an error; take another copy of it",
+}
+_READING = ("read", "look into")
+"""What `told_as_sentence` is told that leaves the disk as it is."""
 
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.part")
 
 
 @contextmanager
 def told_as_sentence(what: str, path: Path) -> Iterator[None]:
-    """Turn an operating-system error into a TenshotError: "cannot <what> <path>: <why>; <way out>"."""
+    """Turn an operating-system error into a TenshotError: "cannot <what> <path>: <why>; <way out>".
+
+    what: "read" or "look into"; anything else means that something is written there, or deleted.
+    """
+    ways_out = _ON_READING if what in _READING else _ON_WRITING
     try:
         yield
     except OSError as error:
-        reason = _WAY_OUT.get(error.errno or 0, error.strerror or str(error))
+        reason = ways_out.get(error.errno or 0, error.strerror or str(error))
         raise TenshotError(f"cannot {what} {path}: {reason}") from error
+
+
+def check_reachable(path: Path) -> None:
+    """Raises TenshotError where a closed folder hides whether there is anything at a path.
+
+    `os.path.isfile` and its like answer False there, as if there were nothing, and pathlib's raise PermissionError.
+    """
+    with told_as_sentence("read", path):
+        try:
+            os.stat(path)
+        except PermissionError:
+            raise
+        except (OSError, ValueError):  # nothing is there, or can be under that name: whoever reads it says so
+            pass
 
 
 def make_folder(path: Path) -> None:

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from tenshot.errors import TenshotError
-from tenshot.files import told_as_sentence, write_atomically
+from tenshot.files import check_reachable, told_as_sentence, write_atomically
 from tenshot.headers import check_header
 from tenshot.nets import Discriminator, DiscriminatorSpec, Generator, GeneratorSpec, channel_plan
 from tenshot.rounding import stored_as
@@ -94,6 +94,7 @@ def find_model(name: str | Path) -> Path:
         return path
     if str(name) in embedded_sources():
         return EMBEDDED / f"{name}.safetensors"
+    check_reachable(path)
     if is_folder:
         raise TenshotError(f"{name} is a folder without model.safetensors: is it a finished run?")
     known = ", ".join(embedded_sources())

@@ -84,9 +84,10 @@ class Spec:
 
 def read_spec(path: Path) -> Spec:
     """The matrix in a spec file. Raises TenshotError that names file and fault."""
+    with told_as_sentence("read", path):
+        content = path.read_bytes()
     try:
-        with told_as_sentence("read", path):
-            values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(content.decode())
         if not isinstance(values, dict):
             raise TenshotError("it holds no JSON object")
         return _spec(values if "variants" in values else _single(values))

@@ -24,7 +24,7 @@ from tenshot.bench.tables import Shelf, is_marked
 from tenshot.bench.work import Outcome, Places
 from tenshot.cli.common import PathFlag, parse
 from tenshot.errors import TenshotError
-from tenshot.files import make_folder, write_atomically
+from tenshot.files import make_folder, told_as_sentence, write_atomically
 from tenshot.runs import RunDir
 
 DATA_VARIABLE = "TENSHOT_BENCH_DATA"
@@ -112,7 +112,9 @@ def _pool(flags: _Run, places: Places) -> Pool:
 def _check_data(jobs: list[Job], data: Path) -> None:
     """Before hours of work: are all zips there?"""
     wanted = {path.partition("/")[0] for job in jobs for path in (job.config.shots, job.held_out)}
-    if missing := sorted(name for name in wanted if not (data / name).exists()):
+    with told_as_sentence("look into", data):
+        missing = sorted(name for name in wanted if not (data / name).exists())
+    if missing:
         raise TenshotError(f"{data} lacks {', '.join(missing)}: benchmarks/data/README.md says how they are made")
 
 

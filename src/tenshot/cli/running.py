@@ -123,5 +123,5 @@ def _start(verb: str, config: RunConfig, flags: Any, interrupts: Interrupts) -> 
 def default_out(shots: str) -> Path:
     """`runs/robots` for `examples/robots`, `robots.zip` and, in that folder, `.`"""
     place = Path(os.path.expanduser(shots)).resolve()
-    name = place.name if place.is_dir() else place.stem
+    name = place.name if os.path.isdir(place) else place.stem
     return Path("runs") / (name or "run")
