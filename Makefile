@@ -21,7 +21,7 @@ $(VENV)/.developed: $(VENV)/.installed
 	touch $@
 
 demo: install
-	$(BIN)/tenshot adapt examples/robots --out runs/robots --overwrite
+	$(BIN)/tenshot adapt examples/robots --out runs/demo --overwrite
 
 test: develop
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
