@@ -442,6 +442,8 @@ class TestCommand:
         [
             ([], "where the domains lie"),
             (["--data", "."], "lacks dashes.zip, dots.zip"),
+            (["--dry-run", "--workers", "-1"], "--threads is 1, --workers -1: at least 1 and 0 are needed"),
+            (["--threads", "0"], "--threads is 0, --workers 0: at least 1"),
             (["--only", "colour=red"], "write variant="),
             (["--only", "domain=moon"], "leaves no run"),
         ],

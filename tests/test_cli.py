@@ -479,6 +479,11 @@ def test_generate_takes_truncation_and_batch(tmp_path, tiny_source, tiny_model):
     [
         ([], "where to? give --out DIR, --out FILE.zip or --grid FILE.png"),
         (["--out", "x", "--seeds", "9-1"], "--seeds 9-1: the range must rise"),
+        (
+            ["--out", "x", "--seeds", f"3,{10**15}"],
+            "seeds 1000000000000000: a seed must be at most 999,999,999,999,999",
+        ),
+        (["--out", "x", "--seeds", f"0-{'9' * 5000}"], "a seed must be at most 999,999,999,999,999"),
         (["--out", "x", "--seeds", "some"], "--seeds is 'some': write 7, or 0-99"),
         (["--out", "x", "--batch", "0"], "--batch is 0 and --columns 8: both must be at least 1"),
         (["--grid", "x.png", "--columns", "-1"], "--columns -1"),

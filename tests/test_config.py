@@ -1,6 +1,8 @@
 """Settings: what is written can be read, what makes no sense stops with a sentence."""
 
+import dataclasses
 import json
+import math
 
 import pytest
 
@@ -43,6 +45,12 @@ def test_a_method_keeps_its_settings_under_its_own_name():
         ({"steps": 0}, "--steps is 0: it must be at least 1"),
         ({"mixing": 1.5}, "--mixing is 1.5: it must be between 0 and 1"),
         ({"lr": -1}, "--lr is -1: it must be at least 0.0"),
+        ({"seed": 10**15}, "--seed is 1000000000000000: it must be at most 999,999,999,999,999"),
+        (
+            {"pretrain": {"pair_l1": float("inf")}, "method": "pretrain"},
+            "--pretrain.pair-l1 is inf: it must be a finite",
+        ),
+        ({"lr": 10**400}, "it must be a finite number"),
         ({"method": "magic"}, "there is no method 'magic'; known are finetune, ada"),
         ({"method": "dap", "dap": {"every": 0}}, "--dap.every is 0: it must be at least 1"),
         ({"dap": {"warmup": 0.9, "settle": 0.5}}, "--dap.warmup is 0.9: it must be from 0 to settle, 0.5"),
@@ -55,6 +63,15 @@ def test_settings_that_make_no_sense_stop_with_a_sentence(tmp_path, change, mess
     with pytest.raises(TenshotError) as error:
         read_config(tmp_path / "config.json")
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [RunConfig, *METHODS.values()])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_no_fraction_may_be_infinite_or_no_number(kind, value):
+    names = [field.name for field in dataclasses.fields(kind) if isinstance(field.default, float)]
+    for name in names:
+        with pytest.raises(TenshotError, match=f"{name.replace('_', '-')} is {value}: it must be a finite number"):
+            kind(**{"shots": "x"} if kind is RunConfig else {}, **{name: value})
 
 
 def test_a_setting_without_default_is_named_when_missing(tmp_path):

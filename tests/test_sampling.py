@@ -155,7 +155,7 @@ def test_seeds_as_text(text, seeds):
     assert parse_seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["", ",", "1,", "-1", "1-", "a", "1.5", "1-2-3", "0x1", "1;2", "9" * 16, "²"])
+@pytest.mark.parametrize("text", ["", ",", "1,", "-1", "1-", "a", "1.5", "1-2-3", "0x1", "1;2", "²"])
 def test_seeds_that_cannot_be_read_are_refused_with_an_example(text):
     with pytest.raises(TenshotError, match="write 7, or 0-99, or 1,5,9-12"):
         parse_seeds(text)

@@ -11,6 +11,7 @@ from tenshot.devices import AUTO, is_device_name
 from tenshot.errors import TenshotError
 from tenshot.files import told_as_sentence
 from tenshot.methods import KNOWN, METHODS, Dap, Method
+from tenshot.randomness import LARGEST_SEED
 from tenshot.rules import parse_rule
 from tenshot.settings import build, check_types, require
 
@@ -95,6 +96,7 @@ class RunConfig:
         check_types(self)
         for name, least in _LEAST.items():
             require(self, "", name, getattr(self, name) >= least, f"at least {least}")
+        require(self, "", "seed", self.seed <= LARGEST_SEED, f"at most {LARGEST_SEED:,}")
         for name in ("mixing", "augment_p", "lr_decay", "ada_target"):
             require(self, "", name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
         require(self, "", "device", is_device_name(self.device), "auto, cpu, cuda or cuda:1")

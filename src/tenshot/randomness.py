@@ -8,6 +8,9 @@ import hashlib
 
 import torch
 
+LARGEST_SEED = 10**15 - 1
+"""That a user may give."""
+
 
 def generator_for(seed: int, *names: str | int) -> torch.Generator:
     """A fresh CPU generator for a purpose, for example `generator_for(seed, "step", 17)`.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tenshot.errors import TenshotError
 from tenshot.files import make_folder, write_atomically, written_atomically
+from tenshot.randomness import LARGEST_SEED
 from tenshot.sheets import grid, png, save_png, to_pillow
 
 MOST = 1_000_000
@@ -21,9 +22,11 @@ def parse_seeds(text: str) -> list[int]:
     """`"7"`, `"0-99"`, `"1,5,9-12"` to a list; a seed named twice counts once. Raises TenshotError."""
     seeds: dict[int, None] = {}
     for part in text.replace(" ", "").split(","):
-        match = re.fullmatch(r"(\d{1,15})(?:-(\d{1,15}))?", part)
+        match = re.fullmatch(r"0*(\d+)(?:-0*(\d+))?", part)
         if not match:
             raise TenshotError(f"--seeds is {text!r}: write 7, or 0-99, or 1,5,9-12")
+        if any(len(digits) > len(str(LARGEST_SEED)) for digits in match.groups("")):
+            raise TenshotError(f"--seeds {part}: a seed must be at most {LARGEST_SEED:,}")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first or last - first >= MOST:
             raise TenshotError(f"--seeds {part}: the range must rise and hold at most {MOST:,} seeds")

@@ -1,6 +1,7 @@
 """Dataclasses of settings: built from JSON, checked by field; a refusal names the flag, the value and the way out."""
 
 import dataclasses
+import sys
 import types
 from typing import Any, TypeVar, get_type_hints
 
@@ -17,7 +18,7 @@ def require(settings: Any, prefix: str, name: str, is_met: bool, expectation: st
 
 
 def check_types(settings: Any, prefix: str = "") -> None:
-    """Raise TenshotError where a field's value is not of its declared type or not one of its choices."""
+    """Raise TenshotError where a field's value is not of its declared type, not finite or not one of its choices."""
     for name, hint in _hints(settings).items():
         require(settings, prefix, name, _fits(getattr(settings, name), hint), _describe(hint))
 
@@ -52,11 +53,13 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in arguments
     if hint is bool or isinstance(value, bool):
         return hint is bool and isinstance(value, bool)
-    return isinstance(value, (int, float) if hint is float else hint)
+    if hint is float:
+        return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
+    return isinstance(value, hint)
 
 
 def _describe(hint: Any) -> str:
     if arguments := getattr(hint, "__args__", ()):
         return "one of " + ", ".join(str(argument) for argument in arguments)
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    names = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
     return names.get(hint, f"settings of {getattr(hint, '__name__', hint)}")

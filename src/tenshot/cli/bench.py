@@ -77,6 +77,8 @@ def run(arguments: list[str]) -> int:
         "tenshot bench benchmarks/quality/table.json --data DATA",
         "Run what has no result yet, and write the result of each run. `tenshot bench table` writes the tables.",
     )
+    if flags.threads < 1 or flags.workers < 0:
+        raise TenshotError(f"--threads is {flags.threads}, --workers {flags.workers}: at least 1 and 0 are needed")
     jobs = selected(all_jobs([read_spec(Path(path)) for path in flags.specs]), flags.only)
     if not jobs:
         raise TenshotError("no spec was given: name a file such as benchmarks/quality/table.json")
@@ -99,8 +101,6 @@ def run(arguments: list[str]) -> int:
 
 
 def _pool(flags: _Run, places: Places) -> Pool:
-    if flags.threads < 1 or flags.workers < 0:
-        raise TenshotError(f"--threads is {flags.threads}, --workers {flags.workers}: at least 1 and 0 are needed")
     if flags.ray:
         from tenshot.bench.cluster import Cluster
 
