@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -133,3 +134,12 @@ def test_a_folder_that_has_taken_steps_is_never_discarded(tmp_path, tiny_source,
     assert len(RunDir(out).read("stats")) == 1
     monkeypatch.undo()
     assert main(["adapt", "--resume", str(out)]) == 0
+
+
+def test_commands_to_copy_are_quoted(tmp_path, tiny_source, shots, capsys):
+    out = tmp_path / "my art; $1"
+    settings = ["--steps", "1", "--batch", "2", "--sample-every", "0", "--method", "finetune"]
+    assert main(["adapt", str(shots), "--source", str(tiny_source), "--out", str(out), *settings]) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert shlex.split(told) == ["next", "tenshot", "generate", str(out), "--seeds", "0-99", "--out", f"{out}-images"]
+    assert shlex.split(RunDir(out).way_on.strip("`"))[-1] == str(out)

@@ -221,11 +221,11 @@ def _survival_told(run: RunDir) -> Iterator[None]:
         if not isinstance(error.__cause__, OSError):
             raise
         if run.lock.is_held and (steps := run.saved.steps()):
-            way_on = f"the run is kept as after step {steps[-1]}: then go on with `tenshot adapt --resume {run.path}`"
+            way_on = f"the run is kept as after step {steps[-1]}: then go on with {run.way_on}"
         elif not run.lock.is_held:
             way_on = "if it was moved, go on there with `tenshot adapt --resume`"
         elif run.has_steps():
-            way_on = f"there is no checkpoint yet: begin again with `tenshot adapt --resume {run.path}`"
+            way_on = f"there is no checkpoint yet: begin again with {run.way_on}"
         else:
             raise
         raise TenshotError(f"{error}; {way_on}") from error.__cause__
@@ -281,7 +281,7 @@ def _loop(
         if run:
             _report_end(averaged_model(adaptation, end.step, source, provenance["source"]), str(end), run)
         raise
-    where = f"; go on with `tenshot adapt --resume {run.path}`" if run else ""
+    where = f"; go on with {run.way_on}" if run else ""
     if run and run.model.is_file():  # the signal came just then
         where = f"; {run.model} is complete"
     raise Stopped(f"stopped after step {done} of {config.steps}{where}")

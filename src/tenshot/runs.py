@@ -17,6 +17,7 @@ run.lock           there while a process is at work here, or after it was killed
 
 import json
 import os
+import shlex
 import shutil
 import warnings
 from contextlib import suppress
@@ -79,6 +80,11 @@ class RunDir:
             run.discard()
             raise
         return run
+
+    @property
+    def way_on(self) -> str:
+        """What one types to go on with the run."""
+        return f"`tenshot adapt --resume {shlex.quote(str(self.path))}`"
 
     def check_begun(self) -> None:
         """Raises TenshotError where there is no run to go on with."""

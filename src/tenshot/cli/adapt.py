@@ -1,5 +1,6 @@
 """tenshot adapt: a source and a few images to a run."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -50,6 +51,6 @@ def _say_what_is_there(out: Path) -> None:
         f"{'report':<16}{report}",
         f"{'sheet':<16}{out / 'sheet.png'}",
         f"{'model':<16}{out / 'model.safetensors'}",
-        f"{'next':<16}tenshot generate {out} --seeds 0-99 --out {out}-images",
+        f"{'next':<16}tenshot generate {shlex.quote(str(out))} --seeds 0-99 --out {shlex.quote(f'{out}-images')}",
     ]
     Console(highlight=False).print("\n".join(["", *told, "", *paths]), soft_wrap=True, markup=False)

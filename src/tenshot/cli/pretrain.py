@@ -1,5 +1,6 @@
 """tenshot pretrain: many images to a source that can be adapted."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,6 @@ def run(arguments: list[str]) -> int:
     out = carry_out("pretrain", arguments, config, flags)
     if out is not None:
         model = out / "model.safetensors"
-        lines = (f"\nmodel  {model}", f"next   tenshot adapt my_images --source {model}")
+        lines = (f"\nmodel  {model}", f"next   tenshot adapt my_images --source {shlex.quote(str(model))}")
         Console(highlight=False).print("\n".join(lines), soft_wrap=True, markup=False)
     return 0

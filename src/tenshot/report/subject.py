@@ -78,9 +78,7 @@ def read_run(path: Path, eye: Eye, unfinished: Model | None = None) -> Subject:
         raise TenshotError(f"{path} is not a run's folder: it has no config.json")
     config = read_config(run.config)
     if unfinished is None and not os.path.isfile(run.model):
-        raise TenshotError(
-            f"{path} has no model.safetensors, so the run has not finished: go on with `tenshot adapt --resume {path}`"
-        )
+        raise TenshotError(f"{path} has no model.safetensors, so the run has not finished: go on with {run.way_on}")
     model = unfinished or load_model(path)
     samples = generate_images(model, range(SAMPLES))
     notes: list[str] = []
