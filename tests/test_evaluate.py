@@ -1,5 +1,6 @@
 """A generator in, its numbers out: from Python and from the command line."""
 
+import errno
 import json
 import re
 import shutil
@@ -161,6 +162,7 @@ class TestVerb:
             (["--metrics", ","], "no metric was named"),
             (["--out", "result.txt"], "must end in .json"),
             (["--real", "nowhere"], "nowhere does not exist"),
+            (["--out", f"{'x' * 250}.json"], "the name is too long; choose a shorter one"),
         ],
     )
     def test_what_cannot_work_is_told_before_any_work(self, tiny_source, arguments, message, capsys):
@@ -168,6 +170,27 @@ class TestVerb:
         said = capsys.readouterr().err
         assert said.startswith("tenshot evaluate: ") and message in said
         assert not Colours.seen
+
+    def test_an_output_that_cannot_be_written_is_told_before_any_work(self, tmp_path, tiny_source, monkeypatch, capsys):
+        def denied(*_, **__):
+            raise PermissionError(errno.EACCES, "denied")
+
+        monkeypatch.setattr("tenshot.files.tempfile.mkstemp", denied)
+        out = tmp_path / "result.json"
+        assert main(["evaluate", str(tiny_source), "--out", str(out)]) == 1
+        assert f"cannot write {out}: permission denied; choose a folder that you may" in capsys.readouterr().err
+        assert not Colours.seen
+
+    def test_the_check_of_an_output_leaves_what_is_there(self, tmp_path):
+        (tmp_path / "result.json").write_text("before")
+        cli.check_target(tmp_path / "result.json")
+        assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("result.json", "before")]
+
+    def test_a_metric_without_its_images_names_the_flag_for_them(self, tiny_source, capsys):
+        assert main(["evaluate", str(tiny_source), "--metrics", "fd_efflite_500,intra_dist_200"]) == 1
+        real, shots = (line for line in capsys.readouterr().out.splitlines() if line.startswith("failed: "))
+        assert real.startswith("failed: fd_efflite_500 compares with held-out images") and "--real" in real
+        assert shots.startswith("failed: intra_dist_200 needs the training images") and "--shots" in shots
 
     def test_a_folder_as_the_output_is_refused(self, tmp_path):
         (tmp_path / "x.json").mkdir()

@@ -192,7 +192,9 @@ class TestFailures:
         found = score(reals, reals, names=names, extractors={"efflite": Spy()}, keep_going=True)
         assert "failed" not in found["fd_efflite_2k"]
         for name in names[1:]:
-            assert found[name] == {"failed": f"{name} needs the training images (shots), and none were given"}
+            assert found[name] == {
+                "failed": f"{name} needs the training images, and none were given: give them with --shots"
+            }
 
     def test_a_statistic_that_cannot_be_taken_fails_alone(self, reals):
         few = reals[:4]

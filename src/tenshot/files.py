@@ -73,6 +73,15 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """Before the work: raises TenshotError if no file of that name could be written there. Makes its folder."""
+    make_folder(path.parent)
+    with told_as_sentence("write", path):
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        os.unlink(temporary)
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write all of a file or nothing, as `written_atomically` does. Raises TenshotError."""
     with written_atomically(path) as file:

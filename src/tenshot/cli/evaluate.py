@@ -16,7 +16,7 @@ from tyro.conf import Positional, arg
 from tenshot.cli.common import Bar, PathFlag, parse
 from tenshot.devices import AUTO
 from tenshot.errors import TenshotError
-from tenshot.files import make_folder, write_atomically
+from tenshot.files import check_writable, write_atomically
 from tenshot.metrics import METRICS, OFFLINE, evaluate
 from tenshot.metrics.protocol import choose
 
@@ -87,7 +87,8 @@ def run(arguments: list[str]) -> int:
         console.print(f"note: {text}", markup=False, soft_wrap=True)
     failed = {name: result["failed"] for name, result in found["metrics"].items() if "failed" in result}
     for name, reason in failed.items():
-        console.print(f"failed: {name}: {reason}", markup=False, soft_wrap=True, style="red")
+        told = reason if reason.startswith(f"{name} ") else f"{name}: {reason}"
+        console.print(f"failed: {told}", markup=False, soft_wrap=True, style="red")
     if flags.out:
         write_atomically(Path(flags.out), (json.dumps(found, indent=2) + "\n").encode())
         console.print(flags.out, markup=False, soft_wrap=True)
@@ -100,7 +101,7 @@ def check_target(out: Path) -> None:
         raise TenshotError(f"--out is {out}: the name must end in .json")
     if os.path.isdir(out):
         raise TenshotError(f"--out is {out}, which is a folder: give the name of a file")
-    make_folder(out.parent)
+    check_writable(out)
 
 
 def table_of(found: dict[str, Any]) -> Table:

@@ -229,9 +229,11 @@ def choose(names: Iterable[str]) -> dict[str, Metric]:
 def check_given(name: str, metric: Metric, reals: Tensor | None, shots: Tensor | None) -> None:
     """Raises TenshotError if images that the metric needs were not given."""
     if metric.n_real and (reals is None or len(reals) == 0):
-        raise TenshotError(f"{name} compares with held-out images of the target domain, and none were given")
+        raise TenshotError(
+            f"{name} compares with held-out images of the domain, and none were given: name them with --real"
+        )
     if metric.shots and (shots is None or len(shots) == 0):
-        raise TenshotError(f"{name} needs the training images (shots), and none were given")
+        raise TenshotError(f"{name} needs the training images, and none were given: give them with --shots")
 
 
 def one_size(images: Tensor, what: str, side: tuple[str, int] | None) -> tuple[str, int]:
