@@ -28,7 +28,7 @@ LEVELS = (
         "recovery",
         "rounding",
     },
-    {"nets", "fisher", "pruning", "kml", "data", "sheets", "headers", "unpickle", "lock", "onnx_weights"},
+    {"nets", "fisher", "pruning", "kml", "data", "sheets", "headers", "unpickle", "lock", "aside", "onnx_weights"},
     {"pairs", "compact", "distil", "reach"},
     {"shrink", "mend"},
     {"methods", "models", "nvidia", "video"},

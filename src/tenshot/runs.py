@@ -12,6 +12,7 @@ best.safetensors   the averaged generator at its best score (`keep_best`); a mod
 model.safetensors  the adapted generator, written when the run is done
 sheet.png          shots, source and result, side by side
 report.html        all of it on one page
+.replaced/         the run that this one replaces, until it has a checkpoint (`aside`)
 run.lock           there while a process is at work here, or after it was killed
 """
 
@@ -26,6 +27,7 @@ from typing import Any
 
 from torch import Tensor
 
+from tenshot.aside import NAMES, Aside
 from tenshot.errors import TenshotError
 from tenshot.files import is_temporary, make_folder, remove_temporaries, told_as_sentence, write_atomically
 from tenshot.lock import Lock
@@ -56,12 +58,14 @@ class RunDir:
         self.sheet = path / "sheet.png"
         self.lock = Lock(path / "run.lock")
         self.saved = Checkpoints(self.checkpoints)
+        self.aside = Aside(path, (*_FILES, self.shots.name, self.samples.name, self.checkpoints.name))
         self._made: list[Path] = []  # folders that were not there before, the innermost first
 
     @classmethod
     def create(cls, path: Path, *, overwrite: bool = False) -> "RunDir":
-        """A new run's folder, locked. One that holds a run already is refused, or emptied of it with `overwrite`; what
-        is left of a run that was killed before it had a config.json is cleared."""
+        """A new run's folder, locked. One that holds a run already is refused; with `overwrite` that run is set aside
+        until the new one has a checkpoint. What is left of one that was killed before it had a config.json is
+        cleared."""
         run = cls(path)
         run.check(overwrite=overwrite)
         made = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
@@ -69,8 +73,11 @@ class RunDir:
         run.lock.take()
         run._made = made
         try:
+            run._settle(anew=overwrite)
             run.check(overwrite=overwrite, locked=True)  # another process may have been faster
-        except TenshotError:
+            if os.path.isfile(run.config):
+                run.aside.set()
+        except BaseException:
             run.lock.release()
             raise
         try:
@@ -99,9 +106,21 @@ class RunDir:
     def open(self) -> None:
         """Lock a run to go on with it, and clear away what a killed process left. Raises TenshotError."""
         self.lock.take()
+        self._settle()
         for folder in (self.path, self.shots, self.samples, self.checkpoints):
             remove_temporaries(folder)
         self.make_folders()
+
+    def _settle(self, *, anew: bool = False) -> None:
+        """What a killed process left of a run that was being replaced: it goes, stays, or comes back, which it does
+        where its successor has no checkpoint and is none (no config.json) or is to be replaced itself (anew)."""
+        self.aside.mend()
+        if self.aside.is_there:
+            if any(self.saved.steps()) or os.path.isfile(self.model):
+                self.aside.drop()
+            elif anew or not os.path.isfile(self.config):
+                self._clear()
+                self.aside.put_back()
 
     def make_folders(self) -> None:
         for folder in (self.shots, self.samples, self.checkpoints):
@@ -126,8 +145,9 @@ class RunDir:
         """Whether there is no folder, or an empty one, or what is left of a run that was killed as it began."""
         with told_as_sentence("look into", self.path):
             found = {path.name for path in self.path.iterdir()} if os.path.isdir(self.path) else set()
-        ours = {*_FILES, self.shots.name, self.samples.name, self.checkpoints.name, self.lock.path.name}
-        return not found or (self.lock.path.name in found and all(n in ours or is_temporary(n) for n in found))
+        ours = {*_FILES, self.shots.name, self.samples.name, self.checkpoints.name, self.lock.path.name, *NAMES}
+        is_left = self.lock.path.name in found
+        return not found or self.aside.holds or (is_left and all(n in ours or is_temporary(n) for n in found))
 
     def _is_ours(self) -> bool:
         try:
@@ -149,10 +169,12 @@ class RunDir:
         write_atomically(self.config, text.encode())
 
     def discard(self) -> None:
-        """Take back what `create` made, for a run that failed before its first step and checkpoint."""
+        """Take back what `create` did, for a run that failed before its first step and checkpoint."""
         if self.lock.is_held and not self.saved.steps() and not self.has_steps():
             with suppress(TenshotError, OSError):  # a folder that is not empty stays; why the run failed matters more
                 self._clear()
+                if self.aside.is_there:
+                    self.aside.put_back()
                 self.lock.release()
                 for folder in self._made:
                     folder.rmdir()
@@ -214,6 +236,8 @@ class RunDir:
                 with told_as_sentence("write", path), path.open("rb+") as file:
                     os.fsync(file.fileno())
         self.saved.save(step, tensors, header, keep=keep, every=every, is_last=is_last)
+        if step and self.aside.is_there:
+            self.aside.drop()
 
     def latest_checkpoint(self) -> Path | None:
         """The newest one's file, whole or not."""

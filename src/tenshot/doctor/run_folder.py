@@ -84,11 +84,14 @@ def _lock(run: RunDir) -> Finding:
 def _leftovers(run: RunDir) -> list[Finding]:
     folders = [folder for folder in (run.path, run.shots, run.samples, run.checkpoints) if folder.is_dir()]
     left = sorted(path.name for folder in folders for path in folder.iterdir() if is_temporary(path.name))
-    if not left:
-        return []
-    return [
-        ok("leftovers", f"{len(left)} files were being written when a process ended ({left[0]}); resuming deletes them")
-    ]
+    findings = []
+    if left:
+        text = f"{len(left)} files were being written when a process ended ({left[0]}); resuming deletes them"
+        findings.append(ok("leftovers", text))
+    if run.aside.is_there:
+        text = f"the run that this one replaces is in {run.aside.replaced} until this one has a checkpoint"
+        findings.append(ok("replaced", text))
+    return findings
 
 
 def _checkpoints(run: RunDir) -> tuple[list[Finding], int | None]:
