@@ -104,6 +104,23 @@ def test_the_help_of_a_verb_has_a_command_to_copy(verb, capsys):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "owner"),
+    [
+        (["adapt", "x", "--method", "cdc", "--dap.reach", "3"], "--dap.reach belongs to `tenshot adapt --method dap`"),
+        (
+            ["adapt", "x", "--cdc.weight=3"],
+            "--cdc.weight belongs to `tenshot adapt --method cdc`, and the method is dap",
+        ),
+        (["adapt", "x", "--pretrain.pairs", "p"], "--pretrain.pairs belongs to `tenshot pretrain`, and"),
+        (["pretrain", "x", "--dap.every", "3"], "belongs to `tenshot adapt --method dap`, and the method is pretrain"),
+    ],
+)
+def test_a_setting_of_another_method_says_whose_it_is(arguments, owner, capsys):
+    assert main(arguments) == 1
+    assert owner in one_sentence(capsys, arguments[0])
+
+
+@pytest.mark.parametrize(
     ("arguments", "hint"),
     [
         (["adapt", "x", "--stepps", "3"], "--steps"),
@@ -487,6 +504,10 @@ def test_generate_takes_truncation_and_batch(tmp_path, tiny_source, tiny_model):
         (["--out", "x", "--seeds", "some"], "--seeds is 'some': write 7, or 0-99"),
         (["--out", "x", "--batch", "0"], "--batch is 0 and --columns 8: both must be at least 1"),
         (["--grid", "x.png", "--columns", "-1"], "--columns -1"),
+        (
+            ["--out", "x.PNG"],
+            "--out is x.PNG: it takes a folder or a .zip, for a file per image; for one picture of all",
+        ),
         (["--grid", "x.jpg"], "--grid is x.jpg: the name must end in .png"),
         (["--out", "x", "--truncation", "nan"], "truncation is nan: 0 gives the mean image"),
         (["--out", "tiny.safetensors"], "there is a file of that name"),

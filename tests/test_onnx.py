@@ -203,6 +203,7 @@ def test_the_verb_writes_it(traced, from_z, tmp_path, capsys):
         (["--format", "onnx", "--onnx.noise", "-1"], "must not be negative"),
         (["--format", "onnx", "--onnx.truncation", "3"], "truncation is 3"),
         (["--dtype", "int8"], "int8 is for --format onnx"),
+        (["--onnx.truncation", "0.7"], "--onnx.truncation is for --format onnx: leave it out, or name that format"),
     ],
 )
 def test_what_no_file_can_be_is_a_sentence(given, sentence, from_z, tmp_path, capsys):

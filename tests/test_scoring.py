@@ -74,12 +74,17 @@ def test_what_cannot_be_scored_stops_before_the_first_step(settings, message):
             {"stop": "copy_rate_1k>0.2", "eval_real": "images"},
             r"fd_efflite_500, copy_rate_200, intra_dist_200: to score copy_rate_1k, name .* in --eval-metrics$",
         ),
+        (
+            {"eval_every": 0, "eval_real": "images"},
+            "--eval-real is 'images': it must be left out, or --eval-every must",
+        ),
+        ({"eval_every": 0, "eval_metrics": "x"}, "--eval-metrics is 'x': it must be left out, or --eval-every must"),
         ({"keep_best": "fooo"}, r"--keep-best names 'fooo'; scored are intra_dist_200$"),
     ],
 )
 def test_a_rule_about_what_is_not_scored_is_refused_with_the_way_to_score_it(settings, message):
     with pytest.raises(TenshotError, match=message):
-        scoring.check_scores(RunConfig("shots", eval_every=1, **settings))
+        scoring.check_scores(RunConfig("shots", **{"eval_every": 1, **settings}))
 
 
 @pytest.mark.parametrize("stop", ["copy_rate>0.2", "COPY_RATE_200>0.2", "fd<9", "intra_dist_200<0.1"])

@@ -13,6 +13,7 @@ from tenshot.metrics import METRICS, QUICK, score
 from tenshot.nets import Generator
 from tenshot.rules import StopRule, parse_rule
 from tenshot.sampling import generate
+from tenshot.settings import require
 
 
 class Scoring:
@@ -54,8 +55,11 @@ def scored_names(config: RunConfig) -> list[str]:
 
 
 def check_scores(config: RunConfig) -> None:
-    """Before a run begins: raises TenshotError for scores that cannot be, and for a metric that --keep-best or --stop
-    names and that is not among them."""
+    """Before a run begins: raises TenshotError for scores that cannot be or that nobody takes, and for a metric that
+    --keep-best or --stop names and that is not among them."""
+    for name in ("eval_real", "eval_metrics"):
+        is_used = config.eval_every > 0 or not getattr(config, name)
+        require(config, "", name, is_used, "left out, or --eval-every must say when to score")
     if not config.eval_every:
         return
     names = scored_names(config)

@@ -138,6 +138,8 @@ def _check(flags: _Export) -> Path:
         check_onnx()
     elif flags.dtype == "int8":
         raise TenshotError("--dtype int8 is for --format onnx: a model file holds float32 or float16")
+    elif given := [name for name, value in vars(flags.onnx).items() if value != getattr(_Onnx(), name)]:
+        raise TenshotError(f"--onnx.{given[0]} is for --format onnx: leave it out, or name that format and a FILE.onnx")
     if flags.latents < 1:
         raise TenshotError(f"--latents is {flags.latents}: it must be at least 1")
     make_folder(out.parent)

@@ -15,7 +15,7 @@ from tenshot.config import RunConfig
 from tenshot.data import intake_table, load_images
 from tenshot.errors import TenshotError
 from tenshot.interrupts import Interrupts
-from tenshot.methods import Dap, Method
+from tenshot.methods import KNOWN, Dap, Method, Pretrain
 from tenshot.models import load_model
 from tenshot.progress import ProgressLine
 from tenshot.runs import RunDir
@@ -53,6 +53,7 @@ def parse_run(
 ) -> tuple[RunConfig, Any]:
     """Arguments over `config` to the settings of a run, and the flags that are none."""
     name = config.method.name
+    _check_owner(arguments, name)
     flags = make_dataclass(
         "flags",
         [
@@ -63,6 +64,18 @@ def parse_run(
     )
     parsed = parse(flags, arguments, example, description)
     return RunConfig(**{**values_of(parsed.settings), "method": getattr(parsed, name)}), parsed
+
+
+def _check_owner(arguments: list[str], method: str) -> None:
+    """Raises TenshotError for a setting of another method than the run's."""
+    for argument in arguments:
+        given = argument.partition("=")[0]
+        owner = given.removeprefix("--").partition(".")[0]
+        if owner in KNOWN and owner != method and given.startswith(f"--{owner}."):
+            verb = "tenshot pretrain" if owner == Pretrain.name else f"tenshot adapt --method {owner}"
+            raise TenshotError(
+                f"{given} belongs to `{verb}`, and the method is {method}: leave it out, or change the method"
+            )
 
 
 def values_of(config: RunConfig) -> dict[str, Any]:
