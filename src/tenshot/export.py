@@ -217,8 +217,13 @@ def prove(
     }
 
 
+def cut_proof_path(path: Path) -> Path:
+    """FILE.proof.json of FILE.safetensors."""
+    return path.with_suffix(".proof.json")
+
+
 def write_proof(proof: dict[str, Any], out: Path) -> Path:
-    """FILE.proof.json beside FILE.safetensors. Raises TenshotError."""
-    path = out.with_suffix(".proof.json")
+    """FILE.proof.json beside FILE.safetensors; its path. Raises TenshotError."""
+    path = cut_proof_path(out)
     write_atomically(path, (json.dumps(proof, indent=2) + "\n").encode())
     return path

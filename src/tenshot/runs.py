@@ -136,7 +136,7 @@ class RunDir:
                     f"{self.path} holds a run already: resume it (--resume {self.path}), replace it (--overwrite), "
                     "or choose another --out"
                 )
-            if not self._is_ours():
+            if not self.is_begun():
                 raise TenshotError(f"{self.path} has a config.json that is not a run's: choose another --out")
         elif not self._is_free():
             raise TenshotError(f"{self.path} is a folder with other things in it: choose another --out")
@@ -149,7 +149,8 @@ class RunDir:
         is_left = self.lock.path.name in found
         return not found or self.aside.holds or (is_left and all(n in ours or is_temporary(n) for n in found))
 
-    def _is_ours(self) -> bool:
+    def is_begun(self) -> bool:
+        """Whether the folder has a config.json that is a run's."""
         try:
             values = json.loads(self.config.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -247,6 +248,15 @@ class RunDir:
     def load_checkpoint(self, step: int | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and header of the newest whole checkpoint, perhaps up to a step. Raises NoCheckpoint."""
         return self.saved.load(step)
+
+
+def owner_of(path: Path) -> Path | None:
+    """The folder of the run that keeps a file of this name in this place, there or not; None if there is no run."""
+    folder = Path(os.path.realpath(path.parent))
+    above = RunDir(folder.parent)
+    if folder in (above.shots, above.samples, above.checkpoints) and above.is_begun():
+        return above.path
+    return folder if path.name in _FILES and RunDir(folder).is_begun() else None
 
 
 def _lines(path: Path) -> list[bytes]:

@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from tenshot.files import write_atomically
+from tenshot.files import told_as_sentence, write_atomically
 
 _GAP = 2
 _PAPER, _INK = (255, 255, 255), (60, 60, 60)
@@ -25,6 +25,15 @@ def grid(images: Tensor, columns: int, *, scale: int = 1) -> Image.Image:
             tile = tile.resize((width * scale, height * scale), Image.Resampling.LANCZOS)
         paper.paste(tile, (i % columns * step_x, i // columns * step_y))
     return paper
+
+
+def is_grid(path: Path) -> bool:
+    """Whether a file's first bytes are those of a PNG that `grid` may have made, of square images of 16 to 1024 px."""
+    with told_as_sentence("read", path), path.open("rb") as file:
+        start = file.read(26)
+    is_rgb = start[:16] == b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" and start[24:] == b"\x08\x02"
+    sides = [int.from_bytes(start[at : at + 4], "big") + _GAP for at in (16, 20)]
+    return is_rgb and any(not any(side % (2**k + _GAP) for side in sides) for k in range(4, 11))
 
 
 def sheet(shots: Tensor, source: Tensor, result: Tensor, *, columns: int = 10) -> Image.Image:

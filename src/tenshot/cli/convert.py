@@ -13,6 +13,7 @@ from tenshot.errors import TenshotError
 from tenshot.files import make_folder
 from tenshot.models import save_model
 from tenshot.sampling import generate as sample
+from tenshot.targets import check_free
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class _Convert:
     """The .safetensors to write; a grid of its images goes beside it."""
     half: bool = False
     """Store float16: half the size."""
+    overwrite: bool = False
+    """Replace OUT.safetensors and the grid beside it if they are there."""
 
 
 def run(arguments: list[str]) -> int:
@@ -38,10 +41,11 @@ def run(arguments: list[str]) -> int:
     out = Path(flags.out)
     if out.suffix != ".safetensors":
         raise TenshotError(f"the output {out} must end in .safetensors")
+    picture = out.with_suffix(".png")
+    check_free([out, picture], [Path(flags.checkpoint)], overwrite=flags.overwrite)
     model = convert(Path(flags.checkpoint))
     make_folder(out.parent)
     save_model(out, model, dtype=torch.float16 if flags.half else torch.float32)
-    picture = out.with_suffix(".png")
     images = torch.cat(list(sample(model.generator, range(24))))
     sheets.save_png(sheets.grid(images, 6), picture)
     spec = model.generator.spec

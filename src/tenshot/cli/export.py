@@ -17,11 +17,12 @@ from tenshot.cli.common import Bar, PathFlag, parse
 from tenshot.data import load_images
 from tenshot.distil import Distillation
 from tenshot.errors import TenshotError
-from tenshot.export import DTYPES, METRIC, Compacted, Cut, compacted, prove, write_proof
+from tenshot.export import DTYPES, METRIC, Compacted, Cut, compacted, cut_proof_path, prove, write_proof
 from tenshot.files import make_folder
 from tenshot.metrics import METRICS, efflite
-from tenshot.models import Model, load_model, save_model, source_digest
+from tenshot.models import Model, find_model, load_model, save_model, source_digest
 from tenshot.onnx_export import OnnxPlan, check_onnx, export_onnx, proof_path
+from tenshot.targets import check_free
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class _Export:
     """A run's folder, a model file, or an embedded source's name."""
     out: PathFlag = None
     """The file to write."""
+    overwrite: bool = False
+    """Replace the file, and the proof beside it, if they are there."""
     compact: bool = False
     """Cut pruned channels out for good: the same images, fewer parameters. FILE.proof.json says what it gained."""
     format: Literal["safetensors", "onnx"] = "safetensors"
@@ -142,8 +145,21 @@ def _check(flags: _Export) -> Path:
         raise TenshotError(f"--onnx.{given[0]} is for --format onnx: leave it out, or name that format and a FILE.onnx")
     if flags.latents < 1:
         raise TenshotError(f"--latents is {flags.latents}: it must be at least 1")
+    _check_free(flags, out)
     make_folder(out.parent)
     return out
+
+
+def _check_free(flags: _Export, out: Path) -> None:
+    """Raises TenshotError where the file or its proof would replace the model, a run's file, or one of the user's."""
+    targets = [out, *([proof_path(out)] if flags.format == "onnx" else [])]
+    if flags.compact or flags.target_ratio:
+        targets.append(cut_proof_path(out))
+    try:
+        sources = [find_model(flags.model)]
+    except TenshotError:  # of untrained networks there is no file; what is missing, loading says
+        sources = []
+    check_free(targets, sources, overwrite=flags.overwrite)
 
 
 def _cut(model: Model, cut: Cut, flags: _Export, watch: Bar) -> Compacted:

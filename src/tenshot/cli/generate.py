@@ -14,6 +14,7 @@ from tenshot.models import load_model
 from tenshot.sampling import check_truncation
 from tenshot.sampling import generate as sample
 from tenshot.seeds import parse_seeds, write_images
+from tenshot.targets import check_images
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,10 @@ class _Generate:
     seeds: Annotated[str, arg(metavar="SEEDS")] = "0-15"
     """Seeds, one image each: 7 or 0-99 or 1,5,9-12."""
     out: PathFlag = None
-    """A folder for single PNG images, or a .zip of them."""
+    """A folder for single PNG images, seed000017.png and so on, or a .zip of them. Files of these names are replaced,
+    and so is a .zip that holds nothing else."""
     grid: PathFlag = None
-    """A .png of all images side by side."""
+    """A .png of all images side by side. Replaces an earlier grid, no other picture."""
     columns: int = 8
     """Images in a row of the grid."""
     truncation: float = 1.0
@@ -57,6 +59,7 @@ def run(arguments: list[str]) -> int:
     if flags.grid and Path(flags.grid).suffix.lower() != ".png":
         raise TenshotError(f"--grid is {flags.grid}: the name must end in .png")
     check_truncation(flags.truncation)
+    check_images(flags.out, flags.grid)
     device = find_device(flags.device)
     model = load_model(flags.model)
     batches = sample(model.generator.to(device), seeds, truncation=flags.truncation, batch=flags.batch)

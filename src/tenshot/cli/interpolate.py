@@ -15,6 +15,7 @@ from tenshot.cli.common import PathFlag, parse
 from tenshot.errors import TenshotError
 from tenshot.models import load_model
 from tenshot.seeds import parse_seeds
+from tenshot.targets import check_foreign
 
 _SMALL = 256  # px, a side; below it images are enlarged
 _MOVING, _STILL = 60, 4  # frames from one seed to the next
@@ -38,7 +39,7 @@ class _Interpolate:
     """Frames per second."""
     truncation: float = 1.0
     """1 = as trained; lower = closer to the mean image, fewer surprises."""
-    loop: bool = True
+    loop: Annotated[bool, arg(help_behavior_hint="")] = True
     """End at the last seed, and play once, instead of coming back to the first."""
     size: Annotated[
         int | None, arg(metavar="PIXELS", help_behavior_hint=f"(default: the model's, enlarged to at least {_SMALL})")
@@ -61,6 +62,7 @@ def run(arguments: list[str]) -> int:
     if flags.batch < 1:
         raise TenshotError(f"--batch is {flags.batch}: it must be at least 1")
     out = Path(flags.out)
+    check_foreign(out)
     is_strip = out.suffix.lower() == ".png"
     frames = flags.frames if flags.frames is not None else _STILL if is_strip else _MOVING
     way = walk.Walk(tuple(parse_seeds(flags.seeds)), frames, flags.loop)

@@ -1,0 +1,54 @@
+"""Where a verb may write: never onto what it reads or a run keeps, and onto a file of the user only when told to."""
+
+import os
+import re
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from tenshot.errors import TenshotError
+from tenshot.runs import owner_of
+from tenshot.sheets import is_grid
+
+_IMAGE = re.compile(r"seed\d{6,}\.png")
+
+
+def check_free(targets: Iterable[Path], sources: Iterable[Path] = (), *, overwrite: bool = False) -> None:
+    """Raises TenshotError where a file to be written is one of `sources`, a run's, or there and not to be replaced."""
+    sources = [source for source in sources if os.path.exists(source)]
+    for target in targets:
+        check_foreign(target)
+        if not os.path.lexists(target):
+            continue
+        if os.path.exists(target) and any(os.path.samefile(target, source) for source in sources):
+            raise TenshotError(f"{target} is the file that is read: choose another name")
+        if not overwrite:
+            raise TenshotError(f"{target} is there already: replace it (--overwrite), or choose another name")
+
+
+def check_foreign(target: Path) -> None:
+    """Raises TenshotError where a file to be written is one that a run keeps."""
+    if folder := owner_of(target):
+        raise TenshotError(f"{target} is a file of the run in {folder}: choose another name, or another folder")
+
+
+def check_images(out: str | None, picture: str | None) -> None:
+    """Raises TenshotError where images of seeds, or all of them as a `picture`, would replace what is no such thing."""
+    if out is not None:
+        is_zip = out.lower().endswith(".zip")
+        check_foreign(Path(out) if is_zip else Path(out) / "seed000000.png")
+        if is_zip and os.path.isfile(out) and not _is_zip_of_images(Path(out)):
+            raise TenshotError(f"--out is {out}, which holds more than images of seeds: choose another name")
+    if picture is not None:
+        check_foreign(Path(picture))
+        if os.path.isfile(picture) and not is_grid(Path(picture)):
+            raise TenshotError(f"--grid is {picture}, a file that is no grid of tenshot's: choose another name")
+
+
+def _is_zip_of_images(path: Path) -> bool:
+    """Whether a zip is one that `tenshot generate` writes."""
+    try:
+        with zipfile.ZipFile(path) as packed:
+            return all(_IMAGE.fullmatch(name) for name in packed.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError):
+        return False
