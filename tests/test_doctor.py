@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -511,6 +512,16 @@ def test_what_is_nothing_of_all_this_is_a_fault_with_a_way_out(tmp_path):
     }.items():
         (found,) = inspect(str(tmp_path / name)).findings
         assert found.level == "fault" and words in found.text
+
+
+@pytest.mark.parametrize("name", ["nowhere", "art.zip/nowhere"])
+def test_a_path_that_leads_nowhere_is_taken_for_nothing(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    with zipfile.ZipFile("art.zip", "w") as archive:
+        archive.writestr("cats/note.txt", "none")
+    assert main(["doctor", name]) == 1
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.match(r"fault +path +.*nowhere", first) and second == "1 checks, 1 fault, no warnings"
 
 
 def test_what_a_file_says_of_itself_cannot_steer_the_terminal(tmp_path, capsys):

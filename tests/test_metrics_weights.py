@@ -132,6 +132,11 @@ def test_every_metric_with_a_weight_file_has_a_loader_that_names_it_when_it_is_m
 
 
 class TestVerb:
+    def test_its_help_asks_for_names_of_metrics(self, capsys):
+        with pytest.raises(SystemExit):
+            main(["weights", "--help"])
+        assert "--get NAMES" in capsys.readouterr().out
+
     def test_says_which_files_are_missing_where_they_are_looked_for_and_where_to_get_them(self, tmp_path, capsys):
         assert main(["weights", "--weights", str(tmp_path / "mine")]) == 0
         said = capsys.readouterr().out

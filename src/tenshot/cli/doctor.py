@@ -30,7 +30,8 @@ def run(arguments: list[str]) -> int:
     found = inspect(given, source)
     if found.intake:
         Console(highlight=False).print(intake_table(found.intake))
-    return _told([ok("path", f"{given}: {found.what}"), *found.findings])
+    taken_for = [ok("path", f"{given}: {found.what}")] if found.what else []
+    return _told([*taken_for, *found.findings])
 
 
 def _parse(arguments: list[str]) -> tuple[str | None, str]:

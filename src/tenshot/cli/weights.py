@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from rich.console import Console
 from rich.text import Text
+from tyro.conf import arg
 
 from tenshot.cli.common import PathFlag, parse
 from tenshot.errors import TenshotError
@@ -21,7 +23,7 @@ _STYLES = {PRESENT: "green", MISSING: "yellow", FOREIGN: "red"}
 class _Weights:
     weights: PathFlag = None
     """Folder that is looked into before the usual places, and that downloads go to."""
-    get: PathFlag = None
+    get: Annotated[str | None, arg(metavar="NAMES", help_behavior_hint="")] = None
     """Download the missing files of these metrics, separated by commas, or `all`."""
 
 

@@ -22,7 +22,7 @@ class Inspection:
     """What was found at a path."""
 
     what: str
-    """What it was taken for."""
+    """What it was taken for; empty where there is nothing."""
     findings: tuple[Finding, ...]
     intake: ImageSet | None = None
     """Of images: the story of every file."""
@@ -40,6 +40,8 @@ def inspect(given: str, source: str = RunConfig.source) -> Inspection:
         if given in embedded_sources() and not os.path.lexists(path):
             return Inspection("an embedded source", tuple(check_model_file(find_model(given), given)))
         findings, intake = check_pictures(path, load_model(source).resolution)
+        if intake is None and not os.path.lexists(path):
+            return Inspection("", tuple(fault("path", finding.text) for finding in findings))
         return Inspection("images", tuple(findings), intake)
     except (TenshotError, OSError) as error:
         return Inspection("something that cannot be read", (fault("file", error),))
