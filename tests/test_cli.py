@@ -286,7 +286,7 @@ def test_missing_images_and_none_at_all_end_in_a_sentence(tmp_path, adapt, capsy
 def test_a_source_without_discriminator_is_refused(tmp_path, adapt, tiny_model, capsys):
     save_model(tmp_path / "g.safetensors", Model(tiny_model.generator, None, {}))
     assert adapt(source=tmp_path / "g.safetensors") == 1
-    assert "has no discriminator: adaptation needs the one it was trained with" in one_sentence(capsys)
+    assert "has no discriminator: adaptation needs the one it was trained with; give the source" in one_sentence(capsys)
     assert not (tmp_path / "run").exists()
 
 

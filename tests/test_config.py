@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tenshot.config import RunConfig, build_method, read_config
+from tenshot.config import RunConfig, build_method, differences, read_config
 from tenshot.errors import TenshotError
 from tenshot.methods import METHODS, Dap, Finetune
 from tenshot.pruning import Guards
@@ -63,6 +63,17 @@ def test_settings_that_make_no_sense_stop_with_a_sentence(tmp_path, change, mess
     with pytest.raises(TenshotError) as error:
         read_config(tmp_path / "config.json")
     assert message in str(error.value)
+
+
+def test_settings_that_differ_are_named_with_both_values():
+    now, before = (json.loads(RunConfig(shots="x", batch=batch).to_json()) for batch in (2, 4))
+    assert differences(now, now) == [] and differences(now, before) == ["batch: 2 now, 4 before"]
+    before["dap"]["every"], before["stop"], before["batch"] = 7, "copy_rate>0.2", 2
+    assert differences(now, before) == ['stop: "" now, "copy_rate>0.2" before', "dap.every: 20 now, 7 before"]
+    before = {**now, "method": "cdc", "cdc": {"weight": 1}}
+    del before["dap"]
+    assert differences(now, before) == ['method: "dap" now, "cdc" before']
+    assert differences(now, None) == []
 
 
 @pytest.mark.parametrize("kind", [RunConfig, *METHODS.values()])

@@ -322,7 +322,7 @@ DAMAGE = {
     "no config": (lambda run: run.config.unlink(), "config.json", "fault", "it has no config.json.*put back a copy"),
     "config no json": (lambda run: run.config.write_text("{"), "config.json", "fault", "is not JSON"),
     "config of nonsense": (lambda run: run.config.write_text('{"steps": -1}'), "config.json", "fault", "steps|shots"),
-    "other settings": (foreign_settings, "next", "fault", "the settings changed since the run began"),
+    "other settings": (foreign_settings, "next", "fault", r"settings changed .* began \(batch: 3 now, 2 before\)"),
     "other source": (other_source, "next", "fault", "the source and settings changed since the run began"),
     "source gone": (lost_source, "source", "fault", "there is no model 'nowhere.safetensors'.*put it back"),
     "shot changed": (other_shot, "next", "fault", "the shots changed since the run began"),

@@ -159,7 +159,7 @@ def test_one_shot_is_enough_and_a_batch_may_be_larger_than_the_shots(given):
         (lambda given: loop.start(config(given), out=given / "run"), "has finished its 9 steps"),
         (lambda given: vanish(given, "source"), "there is no model"),
         (lambda given: vanish(given, "changed source"), "the source of .* changed since the run began"),
-        (lambda given: vanish(given, "changed settings"), "the settings of .* changed since the run began"),
+        (lambda given: vanish(given, "changed settings"), r"settings of .* changed .* \(lr: 0.5 now, 0.\d+ before\)"),
         (lambda given: vanish(given, "changed shots"), "the shots of .* changed since the run began"),
     ],
     ids=["no run", "finished", "no source", "another source", "other settings", "other shots"],

@@ -88,6 +88,15 @@ def test_a_source_without_discriminator_is_refused():
         begin(RunConfig(shots="x", source="here"), Model(tiny_model().generator), tiny_shots())
 
 
+def test_an_adapted_model_names_the_source_that_can_be_adapted_again(tmp_path):
+    model = Model(tiny_model().generator, None, {"source": {"name": "faces64"}})
+    with pytest.raises(TenshotError, match=r"adapted from faces64, so give --source faces64$"):
+        begin(RunConfig(shots="x", source="robots.safetensors"), model, tiny_shots())
+    longer = f"--source faces64, for a longer run with --config {tmp_path}/config.json --steps N$"
+    with pytest.raises(TenshotError, match=longer):
+        begin(RunConfig(shots="x", source=str(tmp_path)), model, tiny_shots())
+
+
 def test_a_snapshot_of_other_networks_is_refused_by_name():
     run = begun()
     tensors = snapshot(run)

@@ -4,9 +4,11 @@
 """
 
 import copy
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,6 +51,15 @@ class Adaptation:
         return self.config.method
 
 
+def _way_to_a_discriminator(name: str, card: dict[str, Any]) -> str:
+    """What to type instead of adapting an adapted model: its own source has one."""
+    origin = card.get("source")
+    if not isinstance(origin, dict) or not origin.get("name"):
+        return "give the source that it was made from"
+    longer = f", for a longer run with --config {Path(name, 'config.json')} --steps N" if os.path.isdir(name) else ""
+    return f"it was adapted from {origin['name']}, so give --source {origin['name']}{longer}"
+
+
 def begin(config: RunConfig, source: Model, shots: Tensor) -> Adaptation:
     """Networks, optimisers and the method's state before the first step. Raises TenshotError."""
     if source.generator.spec.kept:
@@ -57,7 +68,10 @@ def begin(config: RunConfig, source: Model, shots: Tensor) -> Adaptation:
             "adapt the run or model that it was made from"
         )
     if source.discriminator is None:
-        raise TenshotError(f"{config.source} has no discriminator: adaptation needs the one it was trained with")
+        raise TenshotError(
+            f"{config.source} has no discriminator: adaptation needs the one it was trained with; "
+            + _way_to_a_discriminator(config.source, source.card)
+        )
     device = find_device(config.device)
     generator = copy.deepcopy(source.generator).to(device)
     discriminator = copy.deepcopy(source.discriminator).to(device)

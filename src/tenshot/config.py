@@ -158,6 +158,16 @@ def parse_config(values: dict[str, Any]) -> RunConfig:
     return build(RunConfig, {**rest, "method": build_method(name, values.get(str(name), {}))})
 
 
+def differences(now: Any, before: Any, prefix: str = "") -> list[str]:
+    """`batch: 2 now, 4 before` for each setting in which two objects of `to_json` differ; a method's: `dap.every`."""
+    if isinstance(now, dict) and isinstance(before, dict):
+        names = [*now, *(name for name in before if name not in now)]
+        return [text for name in names for text in differences(now.get(name), before.get(name), f"{prefix}.{name}")]
+    if now == before or isinstance(now, dict) or isinstance(before, dict):  # of another method its name says enough
+        return []
+    return [f"{prefix[1:]}: {json.dumps(now)} now, {json.dumps(before)} before"]
+
+
 def build_method(name: str, settings: dict[str, Any]) -> Method:
     """A method by name with some of its fields given. Raises TenshotError."""
     if not isinstance(name, str) or name not in KNOWN:

@@ -21,7 +21,7 @@ import torch
 
 from tenshot.adaptation import Adaptation, begin
 from tenshot.checkpoint import restore
-from tenshot.config import RunConfig, parse_config, read_config
+from tenshot.config import RunConfig, differences, parse_config, read_config
 from tenshot.data import ImageSet, load_images
 from tenshot.errors import TenshotError
 from tenshot.interrupts import Interrupted, Interrupts
@@ -180,9 +180,11 @@ def _go_on(adaptation: Adaptation, run: RunDir) -> Start:
                 f"{what}: {now} now, {before.get(what)} before; results may differ in the last bits", stacklevel=3
             )
         elif now != before.get(what):
+            found = differences(now, before.get(what)) if what == "settings" else []
+            told = f" ({'; '.join(found)})" if found else ""
             raise TenshotError(
-                f"the {what} of {run.path} changed since the run began, so it cannot be continued as the same run; "
-                "put it back, or begin a new run"
+                f"the {what} of {run.path} changed since the run began{told}, so it cannot be continued as the same "
+                "run; put it back, or begin a new run"
             )
     restore(adaptation, tensors)
     step, is_last = header["step"], header.get("is_last") is True

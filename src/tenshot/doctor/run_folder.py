@@ -8,8 +8,9 @@ import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tenshot.config import RunConfig, parse_config, read_config
+from tenshot.config import RunConfig, differences, parse_config, read_config
 from tenshot.data import load_images
 from tenshot.doctor.finding import Finding, fault, ok, warning
 from tenshot.doctor.journals import check_journal
@@ -185,13 +186,15 @@ def _next(run: RunDir, config: RunConfig, begun: _Begun, *, is_free: bool) -> Fi
     before = {**header, "settings": _settings(header.get("settings"))}
     if changed := [what for what, value in now.items() if value != before.get(what)]:
         what = " and ".join(changed)
-        return fault("next", f"the {what} changed since the run began: put back what was, or begin a new run")
+        found = differences(now["settings"], before["settings"])
+        told = f" ({'; '.join(found)})" if found else ""
+        return fault("next", f"the {what} changed since the run began{told}: put back what was, or begin a new run")
     return ok("next", f"it can be resumed, from step {header['step']} of {config.steps}: {command}")
 
 
-def _settings(values: object) -> str | None:
+def _settings(values: object) -> dict[str, Any] | None:
     """Settings in the one form that can be compared; newer ones than the file knows at their defaults."""
     try:
-        return parse_config(values).to_json() if isinstance(values, dict) else None
+        return json.loads(parse_config(values).to_json()) if isinstance(values, dict) else None
     except TenshotError:
         return None
