@@ -98,3 +98,10 @@ def test_a_converted_checkpoint_is_replaced_when_told_to(here, tiny_model):
     assert main(["convert", "in.pt", "photo.safetensors", "--overwrite"]) == 0
     assert main(["convert", "in.pt", "photo.safetensors"]) == 1
     assert load_model("photo.safetensors").discriminator is not None
+
+
+def test_scores_are_not_written_over_a_runs_settings(here, capsys):
+    before = Path("run/config.json").read_bytes()
+    assert main(["evaluate", "m.safetensors", "--shots", "run/shots", "--out", "run/config.json"]) == 1
+    assert "run/config.json is a file of the run in " in capsys.readouterr().err
+    assert Path("run/config.json").read_bytes() == before
