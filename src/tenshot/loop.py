@@ -84,8 +84,8 @@ def adapt(
 
     shots: a folder, zip, folder in a zip, or image. out: the run's folder; None keeps everything in memory. source: an
     embedded source's name or a model file. method: a name from `tenshot.methods.METHODS`, which brings the settings of
-    its `preset`, or an instance with settings. settings: any field of `RunConfig` (steps, batch, seed, ...). Raises
-    TenshotError.
+    its `preset`, or an instance, which brings none: `Dap()` goes without the preset's reach and spread. settings: any
+    field of `RunConfig` (steps, batch, seed, ...). Raises TenshotError.
     """
     settings |= {"source": str(source)}
     if isinstance(method, str):
