@@ -401,7 +401,7 @@ def test_a_finished_runs_model_is_an_ordinary_one(tmp_path, tiny_source, shots):
         ({"probe": 1.0}, r"--adam\.probe is 1\.0"),
         ({"fisher_samples": 0}, r"--adam\.fisher-samples is 0: it must be at least 1"),
         ({"percentile": 101.0}, r"--adam\.percentile is 101\.0: it must be between 0 and 100"),
-        ({"percentile": "half"}, r"--adam\.percentile is 'half': it must be a number"),
+        ({"percentile": "half"}, r"--adam\.percentile is 'half': it must be a finite number"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, message):
