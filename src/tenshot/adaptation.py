@@ -51,15 +51,6 @@ class Adaptation:
         return self.config.method
 
 
-def _way_to_a_discriminator(name: str, card: dict[str, Any]) -> str:
-    """What to type instead of adapting an adapted model: its own source has one."""
-    origin = card.get("source")
-    if not isinstance(origin, dict) or not origin.get("name"):
-        return "give the source that it was made from"
-    longer = f", for a longer run with --config {Path(name, 'config.json')} --steps N" if os.path.isdir(name) else ""
-    return f"it was adapted from {origin['name']}, so give --source {origin['name']}{longer}"
-
-
 def begin(config: RunConfig, source: Model, shots: Tensor) -> Adaptation:
     """Networks, optimisers and the method's state before the first step. Raises TenshotError."""
     if source.generator.spec.kept:
@@ -115,6 +106,15 @@ def _set_up(run: Adaptation) -> State:
             if not is_out_of_memory(error):
                 raise
             take_fewer(run, 0, error)
+
+
+def _way_to_a_discriminator(name: str, card: dict[str, Any]) -> str:
+    """What to type instead of adapting an adapted model: its own source has one."""
+    origin = card.get("source")
+    if not isinstance(origin, dict) or not origin.get("name"):
+        return "give the source that it was made from"
+    longer = f", for a longer run with --config {Path(name, 'config.json')} --steps N" if os.path.isdir(name) else ""
+    return f"it was adapted from {origin['name']}, so give --source {origin['name']}{longer}"
 
 
 def take_fewer(run: Adaptation, step: int, error: Exception) -> None:
