@@ -23,6 +23,7 @@ from tenshot.sampling import generate
 from tenshot.settings import build
 from tenshot.sheets import png, to_pillow
 from tenshot.step import run_step
+from tenshot.walk import Walk, frames
 from tiny import QUICK, tiny_model, tiny_shots
 
 WEIGHT = {"estimator": "weight", "warmup": 0.2, "every": 1, "fisher_samples": 2}
@@ -106,6 +107,15 @@ def test_a_whole_run_with_its_files_ends_in_the_same_model(tmp_path):
     assert (tmp_path / "here" / "model.safetensors").read_bytes() == (
         tmp_path / "there" / "model.safetensors"
     ).read_bytes()
+
+
+def test_a_walk_computed_elsewhere_is_the_same_walk():
+    model, walk = tiny_model(), Walk((4, 2, 7), 3)
+    here = torch.cat(list(frames(model.generator, walk, batch=4)))
+    with pretended():
+        model.generator.to(AWAY)
+        there = torch.cat(list(frames(model.generator, walk, batch=4)))
+    assert there.device.type == "cpu" and torch.equal(here, there)
 
 
 def test_mixing_devices_fails_under_the_pretence():

@@ -346,6 +346,25 @@ def test_what_cannot_be_is_told_in_a_sentence_and_leaves_no_file(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_file_that_is_there_is_replaced_only_when_told_to_and_the_model_never(tmp_path, interpolate, capsys):
+    mine = tmp_path / "mine.webp"
+    mine.write_text("mine")
+    assert interpolate("--seeds", "4,2", "--frames", "1", out="mine.webp") == 1
+    assert "mine.webp is there already: replace it (--overwrite)" in capsys.readouterr().err
+    assert mine.read_text() == "mine"
+    assert interpolate("--seeds", "4,2", "--frames", "1", "--overwrite", out="mine.webp") == 0
+    assert read(mine)[0].shape[0] == 2
+    assert interpolate("--overwrite", out="tiny.safetensors") == 1
+    assert "tiny.safetensors is the file that is read: choose another name" in capsys.readouterr().err
+
+
+def test_the_verb_computes_on_the_device_asked_for(tmp_path, interpolate, capsys):
+    assert interpolate("--seeds", "4,2", "--frames", "1", "--device", "cpu") == 0
+    assert interpolate("--device", "gpu", out="other.webp") == 1
+    assert "there is no device 'gpu': give auto, cpu, cuda or cuda:1" in capsys.readouterr().err
+    assert not (tmp_path / "other.webp").exists()
+
+
 def test_without_a_place_to_write_to_the_kinds_are_named(capsys):
     assert main(["interpolate", "faces64"]) == 1
     assert "give --out FILE.mp4, FILE.gif or FILE.webp, or FILE.png for a strip" in capsys.readouterr().err

@@ -80,6 +80,14 @@ def test_what_cannot_be_scored_stops_before_the_first_step(settings, message):
         ),
         ({"eval_every": 0, "eval_metrics": "x"}, "--eval-metrics is 'x': it must be left out, or --eval-every must"),
         ({"keep_best": "fooo"}, r"--keep-best names 'fooo'; scored are intra_dist_200$"),
+        (
+            {"keep_best": "prdc_2k", "eval_metrics": "prdc_2k,intra_dist_1k", "eval_real": "images"},
+            r"--keep-best names 'prdc_2k', which is several numbers; of those scored, intra_dist_1k would do$",
+        ),
+        (
+            {"stop": "prdc>0.2", "eval_metrics": "prdc_2k", "eval_real": "images"},
+            r"--stop names 'prdc', which is several numbers; of those scored, none would do$",
+        ),
     ],
 )
 def test_a_rule_about_what_is_not_scored_is_refused_with_the_way_to_score_it(settings, message):

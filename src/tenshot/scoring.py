@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
@@ -66,13 +67,27 @@ def check_scores(config: RunConfig) -> None:
     best_metric(config, names)
     if config.stop:
         rule = parse_rule(config.stop)
-        if not any(map(rule.reads, names)):
-            raise TenshotError(f"--stop names {rule.metric!r}; scored are {', '.join(names)}{_way_to(rule, config)}")
+        if not any(map(rule.reads, _numbers(names))):
+            told = _told("--stop", rule.metric, [name for name in names if rule.reads(name)], names)
+            raise TenshotError(f"{told}{_way_to(rule, config)}")
+
+
+def _numbers(names: Iterable[str]) -> list[str]:
+    """Those by which generators can be ordered."""
+    return [name for name in names if METRICS[name].is_number]
+
+
+def _told(flag: str, named: str, read: list[str], names: list[str]) -> str:
+    """That a flag names what cannot be compared, and what can."""
+    if read:
+        fit = ", ".join(_numbers(names)) or "none"
+        return f"{flag} names {named!r}, which is several numbers; of those scored, {fit} would do"
+    return f"{flag} names {named!r}; scored are {', '.join(names)}"
 
 
 def _way_to(rule: StopRule, config: RunConfig) -> str:
     """How a metric that the rule reads would be scored too; empty if there is no such metric."""
-    known = [name for name in (*QUICK, *METRICS) if rule.reads(name)]
+    known = [name for name in _numbers((*QUICK, *METRICS)) if rule.reads(name)]
     if not known:
         return ""
     ways = [f"name {known[0]} in --eval-metrics"] if config.eval_metrics or known[0] not in QUICK else []
@@ -85,8 +100,9 @@ def best_metric(config: RunConfig, names: list[str]) -> str | None:
     """By which of the scored metrics the best generator is kept: the named one, or the first that is a distance to
     held-out images; none otherwise. Raises TenshotError if the named one is not scored."""
     if config.keep_best:
-        if config.keep_best not in names:
-            raise TenshotError(f"--keep-best names {config.keep_best!r}; scored are {', '.join(names)}")
+        if config.keep_best not in _numbers(names):
+            read = [name for name in names if name == config.keep_best]
+            raise TenshotError(_told("--keep-best", config.keep_best, read, names))
         return config.keep_best
     rows = {name: METRICS[name] for name in names}
     return next((name for name, row in rows.items() if row.n_real and not row.shots and row.better == "lower"), None)

@@ -12,10 +12,11 @@ from tyro.conf import Positional, arg
 
 from tenshot import video, walk
 from tenshot.cli.common import PathFlag, parse
+from tenshot.devices import AUTO, find_device
 from tenshot.errors import TenshotError
 from tenshot.models import load_model
 from tenshot.seeds import parse_seeds
-from tenshot.targets import check_foreign
+from tenshot.targets import check_free
 
 _SMALL = 256  # px, a side; below it images are enlarged
 _MOVING, _STILL = 60, 4  # frames from one seed to the next
@@ -47,6 +48,10 @@ class _Interpolate:
     """Height and width of one image."""
     batch: int = 8
     """Images computed at once."""
+    overwrite: bool = False
+    """Replace the file if it is there."""
+    device: str = AUTO
+    """Where it computes: auto, a GPU if there is one; cpu; cuda, or cuda:1 for the second."""
 
 
 def run(arguments: list[str]) -> int:
@@ -62,11 +67,14 @@ def run(arguments: list[str]) -> int:
     if flags.batch < 1:
         raise TenshotError(f"--batch is {flags.batch}: it must be at least 1")
     out = Path(flags.out)
-    check_foreign(out)
+    check_free([out], [Path(name) for name in (flags.model, flags.pair) if name], overwrite=flags.overwrite)
+    device = find_device(flags.device)
     is_strip = out.suffix.lower() == ".png"
     frames = flags.frames if flags.frames is not None else _STILL if is_strip else _MOVING
     way = walk.Walk(tuple(parse_seeds(flags.seeds)), frames, flags.loop)
     models = [load_model(name) for name in (flags.pair, flags.model) if name is not None]
+    for model in models:
+        model.generator.to(device)
     side = _side(flags.size, max(model.resolution for model in models))
     if is_strip:
         video.check_strip(out, len(way), side)

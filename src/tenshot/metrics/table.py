@@ -51,6 +51,7 @@ class Metric(NamedTuple):
         measure: `Sets` -> the metric's numbers by name.
         maps: whether it reads feature maps (`Sets.intra`).
         real_multiple: reals beyond a multiple of this number are left out.
+        is_number: whether it is one number, `value`, by which two generators can be ordered.
     """
 
     what: str
@@ -62,6 +63,7 @@ class Metric(NamedTuple):
     measure: Callable[[Sets], dict[str, Any]]
     maps: bool = False
     real_multiple: int = 1
+    is_number: bool = True
 
 
 EXTRACTORS: dict[str, Callable[[Place], Extractor]] = {
@@ -110,7 +112,7 @@ METRICS: dict[str, Metric] = {
     ),
     "prdc_2k": Metric(
         "precision, recall, density, coverage: realism and variety",
-        "higher", "efflite", 2000, 2000, False, lambda s: prdc(s.fakes, s.reals),
+        "higher", "efflite", 2000, 2000, False, lambda s: prdc(s.fakes, s.reals), is_number=False,
     ),
     "intra_dist_1k": Metric(
         "variety in clusters around the shots; 0 if all are alike",
@@ -142,7 +144,7 @@ METRICS: dict[str, Metric] = {
     ),
     "prdc_5k": Metric(
         "precision, recall, density, coverage on the FID's features",
-        "higher", "inception", 5000, 5000, False, lambda s: prdc(s.fakes, s.reals),
+        "higher", "inception", 5000, 5000, False, lambda s: prdc(s.fakes, s.reals), is_number=False,
     ),
     "fid_clean_5k": Metric(
         "FID with clean-fid's antialiased resize",
