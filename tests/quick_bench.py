@@ -79,6 +79,14 @@ def mortal(job, places, threads) -> Outcome:
     return quick(job, places, threads)
 
 
+def mortal_keeping_two(job, places, threads) -> Outcome:
+    """As `mortal`, and runs keep no more than two shots."""
+    from tenshot import loop
+
+    loop.KEPT_SHOTS = 2
+    return mortal(job, places, threads)
+
+
 class Inline:
     """A pool of one worker that is this process."""
 

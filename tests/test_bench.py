@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,13 +19,13 @@ from scipy import stats
 import quick_bench
 from tenshot import loop
 from tenshot.__main__ import main
-from tenshot.bench import intervals
+from tenshot.bench import intervals, work
 from tenshot.bench.claims import claimed, is_claimed
 from tenshot.bench.processes import Processes
 from tenshot.bench.results import Results, read_result, write_result
 from tenshot.bench.specs import all_jobs, read_spec, selected
 from tenshot.bench.spread import TRIES, spread
-from tenshot.bench.tables import Shelf, grid, is_marked, ratios, shortest, shown_column
+from tenshot.bench.tables import Shelf, fill_places, grid, is_marked, ratios, shortest, shown_column
 from tenshot.bench.work import Outcome, Places, carry_out
 from tenshot.config import RunConfig
 from tenshot.errors import TenshotError
@@ -103,6 +104,37 @@ class TestSpecs:
         (job,) = read_spec(write_spec(tmp_path, {"method": "cdc", "domain": "a", "seed": 2, "batch": 6})).jobs
         assert (job.variant, job.domain, job.config.seed, job.config.batch) == ("cdc", "a", 2, 6)
         assert job.metrics == OFFLINE
+
+    @pytest.mark.parametrize(
+        ("changes", "sentence"),
+        [
+            ({"settings": {"shots": "{d}.zip/{"}}, None),
+            ({"variants": {"dap": {"dap": 5}}}, "dap is 5: it must be an object of settings"),
+            ({"variants": {"x": {"method": ["a"]}}}, r"method is \['a'\]: it must be a name"),
+            ({"settings": {"preset": ["a"]}}, r"preset is \['a'\]: it must be a name"),
+            ({"domains": [["a"]]}, r"domain is \['a'\]: it must be a name"),
+            ({"metrics": [["a"]]}, r"metrics has \['a'\]; known are"),
+        ],
+    )
+    def test_a_slip_in_a_spec_is_told_in_a_sentence(self, tmp_path, changes, sentence):
+        path = write_spec(tmp_path, {"variants": {"dap": {}}, "domains": ["a"], "seeds": [0], **changes})
+        if sentence is None:  # braces that are no place for the domain are a name like any other
+            assert read_spec(path).jobs[0].config.shots == "{d}.zip/{"
+        else:
+            with pytest.raises(TenshotError, match=rf"spec\.json: {sentence}"):
+                read_spec(path)
+
+    def test_one_run_may_say_what_it_is_for(self, tmp_path):
+        path = write_spec(tmp_path, {"what": "a try", "method": "cdc", "domain": "a"})
+        assert read_spec(path).jobs[0].config.method.name == "cdc"
+
+    def test_a_run_that_two_specs_name_is_measured_by_the_metrics_of_both(self, tmp_path):
+        one, other = (
+            read_spec(write_spec(tmp_path, {**MATRIX, "metrics": names}))
+            for names in (["fd_efflite_2k"], ["prdc_2k", "fd_efflite_2k"])
+        )
+        jobs = all_jobs([one, other])
+        assert len(jobs) == 8 and {job.metrics for job in jobs} == {("fd_efflite_2k", "prdc_2k")}
 
     def test_a_spec_says_what_is_measured(self, tmp_path):
         one = {"method": "cdc", "domain": "a", "metrics": ["fd_efflite_500"]}
@@ -196,6 +228,34 @@ class TestJob:
         assert found["best"]["fd_efflite_2k"]["value"] == min(values)
         assert values[-1] == pytest.approx(found["metrics"]["fd_efflite_2k"]["value"])
 
+    def test_a_job_whose_scoring_was_cut_off_keeps_the_memory_of_its_training(self, there, monkeypatch):
+        peaks = iter([111, 222, 333])
+        monkeypatch.setattr("tenshot.bench.machine.peak_mb", lambda: next(peaks))
+        with monkeypatch.context() as patch:
+            patch.setattr("tenshot.bench.work.evaluate", mock.Mock(side_effect=loop.Stopped("killed")))
+            (job,) = read_spec(write_spec(there, small())).jobs
+            assert carry_out(job, places_of(there)).state == "stopped"
+        found = result_of(there, small())
+        assert found["peak_mb"] == {"train": 111, "score": 222} and found["parts"] == [0]
+
+    def test_a_run_that_keeps_no_shots_is_resumed_and_scored_with_those_it_was_given(self, there, monkeypatch):
+        whole = result_of(there, small(variants={"few": {"method": "finetune", "first": 3}}))
+        shutil.rmtree(there / "results")
+        shutil.rmtree(there / "work")
+        monkeypatch.setattr(loop, "KEPT_SHOTS", 2)
+        (job,) = read_spec(there / "spec.json").jobs
+        state = spread([job], places_of(there), Processes(places_of(there), 1, 1, work=quick_bench.mortal_keeping_two))
+        assert not state.failed
+        (path,) = (there / "results").glob("*/*.json")
+        again = json.loads(path.read_text())
+        assert again["parts"] == [0, 4] and again["metrics"] == whole["metrics"]
+        assert again["sha256"] == whole["sha256"]
+
+    def test_losses_are_those_of_the_steps_that_have_them(self):
+        entries = [{"step": 1}, {"step": 2, "d": 1.0, "g": 2.0}, {"step": 3, "d": 2.0, "skipped": 1}]
+        assert work._means(entries, ("d", "g")) == {"d": 1.5, "g": 2.0}
+        assert work._means(entries[:1], ("d", "g")) == {}
+
     def test_a_result_is_never_written_over(self, tmp_path):
         write_result(tmp_path / "a" / "x.json", {"a": 1})
         write_result(tmp_path / "a" / "x.json", {"a": 2})
@@ -217,6 +277,13 @@ class TestMatrix:
         assert len(state.done) == len(began) == len(set(began)) == 8
         assert len(list(places.results.glob("*/*.json"))) == 8
         assert not list((places.work / "runs").glob("*/*/checkpoints")), "checkpoints stay behind"
+
+    def test_results_from_before_a_metric_was_named_are_told_and_stay(self, there, capsys):
+        result_of(there, small(metrics=["fd_efflite_2k"]))
+        spec = write_spec(there, small(metrics=["fd_efflite_2k", "prdc_2k"]))
+        options = ["--data", str(there / "data"), "--results", str(there / "results"), "--work", str(there / "work")]
+        assert main(["bench", str(spec), *options, "--dry-run"]) == 0
+        assert "note: 1 results lack prdc_2k and stay as they are" in capsys.readouterr().out
 
     def test_a_setting_that_came_later_counts_as_its_default_and_another_value_does_not(self, there):
         result_of(there, small())
@@ -274,7 +341,7 @@ class TestMatrix:
         both = [subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
         assert [process.communicate(timeout=240)[0].split() for process in both] == [["4", "0"], ["4", "0"]]
         began = [line.split()[0] for line in (places.work / "began").read_text().splitlines() if "done" in line]
-        parts = [path.read_text().count("\n") for path in (places.work / "claims").rglob("*.jsonl")]
+        parts = [path.read_text().count('"from"') for path in (places.work / "claims").rglob("*.jsonl")]
         assert sorted(parts) == [1] * 4 and len(set(began)) == 4
         assert len(list(places.results.glob("*/*.json"))) == 4
 
@@ -402,6 +469,15 @@ class TestTables:
     def test_a_marker_for_what_there_is_not_is_told(self, there, name):
         with pytest.raises(TenshotError):
             Shelf(there, Results(there / "results")).render(name)
+
+    def test_a_place_that_does_not_end_before_the_next_is_refused_and_swallows_nothing(self):
+        whole = "<!-- bench:b y -->\nold\n<!-- /bench -->\n"
+        assert (
+            fill_places(f"before\n{whole}after", str) == "before\n<!-- bench:b y -->\n\nb y\n\n<!-- /bench -->\nafter"
+        )
+        for text in (f"<!-- bench:a x -->\nkeep me\n{whole}", f"{whole}<!-- bench:a x -->\nkeep me\n"):
+            with pytest.raises(TenshotError, match=r"^<!-- bench:a x --> has no <!-- /bench --> before the next place"):
+                fill_places(text, str)
 
     @pytest.mark.parametrize(
         ("page", "results"),

@@ -359,7 +359,9 @@ def test_a_damaged_model_of_a_whole_run_is_made_again_as_is_told(made, tmp_path,
     run = RunDir(shutil.copytree(made / "whole", tmp_path / "run"))
     before = run.model.read_bytes()
     os.truncate(run.model, 999)
-    assert ("model.safetensors", "fault") in worst(check_run(run.path))
+    found = check_run(run.path)
+    assert worst(found) == {("model.safetensors", "fault"), ("next", "fault")}
+    assert "the run was done, but its model.safetensors cannot be used" in by_check(found)["next"].text
     run.model.unlink()
     monkeypatch.setattr(result, "SHEET_SEEDS", range(2))
     assert main(command_in(by_check(check_run(run.path))["next"].text)) == 0

@@ -58,6 +58,12 @@ def test_who_has_no_pair_is_not_in_the_table():
     assert duels(SPEC, {}, "ours", "lower") == "*No pairs yet.*"
 
 
+def test_pairs_with_numbers_that_have_no_ratio_are_counted_without_one():
+    numbers = {("ours", "dots"): {0: 0.0, 1: 0.2}, ("theirs", "dots"): {0: 0.5, 1: 0.1}}
+    assert duel(SPEC, numbers, "ours", "theirs", "lower") == (2, 1, None)
+    assert "| theirs | 1 of 2 | – | – |" in duels(SPEC, numbers, "ours", "lower")
+
+
 def test_one_domain_alone_has_no_interval():
     only = {key: seeds for key, seeds in NUMBERS.items() if key[1] == "dots"}
     assert duels(SPEC, only, "ours", "lower").splitlines()[2] == "| theirs | 2 of 2 | 0.849 | – |"

@@ -89,6 +89,14 @@ class TestFunction:
         assert found["metrics"]["copy_rate_1k"]["n_shots"] == 10
         assert found["shots"]["path"] == str(folder / "shots")
 
+    def test_a_run_that_keeps_no_shots_costs_only_the_metrics_that_need_them(self, tmp_path, tiny_source, held_out):
+        folder = tmp_path / "run"
+        (folder / "shots").mkdir(parents=True)
+        shutil.copy(tiny_source, folder / "model.safetensors")
+        found = tenshot.evaluate(folder, real=held_out, metrics=["fd_efflite_2k", "copy_rate_1k"])
+        assert "value" in found["metrics"]["fd_efflite_2k"] and found["shots"] is None
+        assert "needs" in found["metrics"]["copy_rate_1k"]["failed"]
+
     def test_the_metric_that_wants_unclamped_images_gets_them(self, tiny_model, held_out):
         with torch.no_grad():
             tiny_model.generator.to_rgb1.bias += 1  # brighter than white

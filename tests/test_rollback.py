@@ -10,6 +10,7 @@ from PIL import Image
 from tenshot import loop, scoring
 from tenshot import step as steps
 from tenshot.config import RunConfig
+from tenshot.doctor.run_folder import check_run
 from tenshot.methods import AdaM, Dap, Finetune
 from tenshot.models import load_model, read_tensors, save_model
 from tenshot.pruning import Guards
@@ -130,6 +131,16 @@ def test_a_run_that_goes_back_is_resumed_from_any_step_bit_for_bit(given, spoil,
     for journal in ("stats", "decisions", "recovery"):
         assert without_seconds(lines(whole, journal)) == without_seconds(lines(out, journal))
     assert lines(whole, "recovery")
+
+
+def test_every_return_has_its_line_though_the_next_leads_further_back(given, spoil):
+    spoil("d", lambda run, step: unless_returned(9)(run, step) or (run.health.returns == 1 and step >= 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loop.start(config(given), out=given / "run")
+    assert [(entry["step"], entry["returns"]) for entry in lines(given / "run", "recovery")] == [(8, 1), (4, 2)]
+    checks = {finding.check: finding for finding in check_run(given / "run")}
+    assert checks["recovery.jsonl"].level == "ok"
 
 
 def test_a_run_without_a_folder_goes_back_likewise(given, spoil):

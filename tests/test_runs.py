@@ -12,11 +12,14 @@ import torch
 
 from tenshot import looks, loop, result, scoring
 from tenshot.__main__ import main
+from tenshot.adaptation import begin
 from tenshot.config import RunConfig
+from tenshot.data import load_images
 from tenshot.errors import TenshotError
 from tenshot.files import write_atomically
 from tenshot.interrupts import Interrupts
 from tenshot.lock import Lock
+from tenshot.looks import Looks
 from tenshot.methods import Finetune
 from tenshot.models import load_model, read_tensors, save_model
 from tenshot.result import save_shots
@@ -47,7 +50,7 @@ def scored(monkeypatch):
     monkeypatch.setattr(result, "SHEET_SEEDS", range(4))
 
 
-def stand_in(fakes, reals, shots, names, device, keep_going):
+def stand_in(fakes, reals, shots, names, device, unclamped, keep_going):
     value = next(iter(fakes)).double().std().item()
     return {name: {"value": value} for name in names}
 
@@ -290,6 +293,32 @@ def test_the_best_before_a_stop_is_not_forgotten_after_it(given, tmp_path, monke
     run = stopped(given, tmp_path / "run")
     loop.resume(run.path)
     assert load_model(run.best).card["steps"] == 2
+
+
+def test_after_a_best_was_undone_a_resumed_run_goes_on_from_the_best_that_is_left(given, tmp_path, monkeypatch):
+    """Steps 2 and 4 are scored 60 and 50; back to 2, and 70 at 4: then 90 at 6 is none, stopped between or not."""
+    bests = []
+    for stops in (False, True):
+        run = RunDir.create(tmp_path / f"run{stops}")
+        look = looks_of(given, run)
+        scores(monkeypatch, ({"fd_efflite_500": {"value": value}} for value in (60, 50, 70, 90)))
+        look(2)
+        look(4)
+        run.rewind(2)
+        look.begin_again()
+        look(4)
+        look = looks_of(given, run) if stops else look
+        look(6)
+        bests.append((load_model(run.best).card["best"]["value"], load_model(run.best).card["steps"]))
+        run.lock.release()
+    assert bests == [(70, 4), (70, 4)]
+
+
+def looks_of(given, run):
+    settings = config(given)
+    source = load_model(settings.source)
+    adaptation = begin(settings, source, load_images(settings.shots, source.resolution).images)
+    return Looks(adaptation, source, "digest", run)
 
 
 def test_a_best_by_what_is_not_scored_is_refused(given):

@@ -21,12 +21,12 @@ def is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _steps_of(path: Path) -> int | None:
-    """After how many steps a model was made; None for a file that is missing or damaged."""
+def _card_of(path: Path) -> dict[str, Any]:
+    """A model's card; empty for a file that is missing or damaged."""
     try:
-        return load_model(path).card.get("steps")
+        return load_model(path).card
     except TenshotError:
-        return None
+        return {}
 
 
 class Looks:
@@ -47,12 +47,13 @@ class Looks:
         """The newest value of every metric that has one."""
         self._best: float | None = None
         self._scored = 0
-        best_step = 0
-        for entry in self.run.read("metrics") if self.run else ():
-            if self._learn(entry["step"], entry["metrics"]):
-                best_step = entry["step"]
-        if self.run and self._best is not None and _steps_of(self.run.best) != best_step:
-            self._best = None  # its file was written over by a look that has been undone since
+        entries = self.run.read("metrics") if self.run else []
+        for entry in entries:
+            self._learn(entry["step"], entry["metrics"])
+        if self.run and self._best is not None:  # what counts is the file: a look since undone may have written it
+            card = _card_of(self.run.best)
+            is_left = card.get("steps") in [entry["step"] for entry in entries]
+            self._best = card.get("best", {}).get("value") if is_left else None
 
     def __call__(self, step: int) -> bool:
         """All that is due after a step. Returns whether it is the run's last: there are no more, or the rule holds."""

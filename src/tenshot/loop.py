@@ -131,9 +131,12 @@ def start(
         run.lock.release()
 
 
-def resume(out: Path, *, watch: Watch | None = None, interrupts: Interrupts | None = None) -> Model:
+def resume(
+    out: Path, *, watch: Watch | None = None, intake: ImageSet | None = None, interrupts: Interrupts | None = None
+) -> Model:
     """Continue a run from its newest whole checkpoint, or from the beginning if it was killed before there was one.
 
+    intake: the shots, for a run that does not keep them, if they have been loaded already.
     On a CPU with as many threads the result equals the unbroken run's, bit for bit. Raises TenshotError if there is
     no run, if it has finished or another process is at it, or if source, settings or shots are not those it began with.
     """
@@ -146,8 +149,8 @@ def resume(out: Path, *, watch: Watch | None = None, interrupts: Interrupts | No
     try:
         with _survival_told(run):
             source = load_model(config.source)
-            is_kept = any(run.shots.iterdir())
-            shots = load_images(run.shots if is_kept else config.shots, source.resolution)
+            kept = run.kept_shots
+            shots = intake if intake and not kept else load_images(kept or config.shots, source.resolution)
             adaptation = begin(config, source, shots.images)
             return _loop(adaptation, _go_on(adaptation, run), source, run, watch, interrupts or Interrupts())
     finally:
@@ -188,7 +191,7 @@ def _go_on(adaptation: Adaptation, run: RunDir) -> Start:
             )
     restore(adaptation, tensors)
     step, is_last = header["step"], header.get("is_last") is True
-    run.rewind(step)
+    run.rewind(step, adaptation.health.returns)
     is_stray = not (is_last or adaptation.health.is_well) and is_due(step, adaptation.config.checkpoint_every)
     if is_stray:  # the unbroken run has none here, and must not go back further than this one
         run.saved.drop_after(step - 1)

@@ -67,10 +67,11 @@ class Rollback:
                 f"has not helped: try a lower --lr than {lr:g} from the beginning{where}",
                 step,
             )
-        adaptation.health = health = health.gone_back()
+        before, health = health.returns, health.gone_back()
+        adaptation.health = health
         self._copies = {kept: copies for kept, copies in self._copies.items() if kept <= step}
         if run:
-            run.rewind(step)
+            run.rewind(step, before)
             self.save(step)
             told = {"why": str(fault), "skipped": health.skipped, "lr": lr * health.lr_scale}
             run.append("recovery", {"step": step, "returns": health.returns, **told})

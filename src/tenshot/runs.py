@@ -1,7 +1,7 @@
 """A run's folder: settings, shots as they were used, journals, sample sheets, checkpoints, the result.
 
 config.json        every setting; a valid input for the next run
-shots/             the prepared images, so that resuming needs nothing from outside
+shots/             the prepared images, if they are not many (`loop.KEPT_SHOTS`), so that resuming needs no others
 stats.jsonl        one line a step: losses, seconds
 decisions.jsonl    one line a decision of a pruning method: every layer's ratios and importances
 metrics.jsonl      one line a look at the averaged generator: every metric's numbers (`eval_every`)
@@ -87,6 +87,11 @@ class RunDir:
             run.discard()
             raise
         return run
+
+    @property
+    def kept_shots(self) -> Path | None:
+        """The folder of the prepared images; None where the run keeps none, or has lost them."""
+        return self.shots if any(self.shots.glob("*.png")) else None
 
     @property
     def way_on(self) -> str:
@@ -206,9 +211,10 @@ class RunDir:
         except ValueError as error:
             raise TenshotError(f"{path} is damaged ({error}): delete it, it only keeps a record") from error
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: int, returns: int = 0) -> None:
         """Drop what was written after a step, so that a run that goes on from it writes each once: entries of journals
-        and checkpoints. Lines of a journal that are damaged are dropped with a warning."""
+        and checkpoints. Of the returns to checkpoints the first so many stay, wherever they led. Lines of a journal
+        that are damaged are dropped with a warning."""
         self.saved.drop_after(step)
         for journal in _JOURNALS:
             path = self.path / f"{journal}.jsonl"
@@ -216,7 +222,8 @@ class RunDir:
                 entries = [_entry(line) for line in _lines(path)]
                 if damaged := entries.count(None):
                     warnings.warn(f"{path}: {damaged} damaged lines are left out", stacklevel=2)
-                kept = [entry for entry in entries if entry is not None and entry["step"] <= step]
+                last, key = (returns, "returns") if journal == "recovery" else (step, "step")
+                kept = [entry for entry in entries if entry is not None and entry.get(key, last) <= last]
                 write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
 
     def save_checkpoint(

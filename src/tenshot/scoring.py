@@ -11,9 +11,9 @@ from tenshot.config import RunConfig
 from tenshot.data import load_images
 from tenshot.errors import TenshotError
 from tenshot.metrics import METRICS, QUICK, score
+from tenshot.metrics.evaluation import fakes_of, takes_floats
 from tenshot.nets import Generator
 from tenshot.rules import StopRule, parse_rule
-from tenshot.sampling import generate
 from tenshot.settings import require
 
 
@@ -29,12 +29,15 @@ class Scoring:
     def __call__(self, generator: Generator) -> dict[str, dict[str, Any]]:
         """By metric what `tenshot.metrics.score` returns, or `{"failed": reason}`: a failure never ends a run. Where
         all failed at once, a warning says why."""
-        fakes = generate(generator, range(max(METRICS[name].n for name in self.names)))
+        chosen = {name: METRICS[name] for name in self.names}
+        unclamped = takes_floats(chosen)
+        fakes = fakes_of(generator, chosen, 0, unclamped)
         try:
             with warnings.catch_warnings():  # that few images make a covariance of low rank is meant here
                 warnings.simplefilter("ignore")
+                device = generator.latent_avg.device
                 return score(
-                    fakes, self.reals, self.shots, self.names, device=generator.latent_avg.device, keep_going=True
+                    fakes, self.reals, self.shots, self.names, device=device, unclamped=unclamped, keep_going=True
                 )
         except Exception as error:
             reason = str(error) if isinstance(error, TenshotError) else f"{type(error).__name__}: {error}"

@@ -10,7 +10,7 @@ from tenshot.bench.intervals import Estimate, estimate
 from tenshot.bench.specs import Spec
 
 Numbers = dict[tuple[str, str], dict[int, float]]
-"""(variant, domain) -> seed -> value, above 0."""
+"""(variant, domain) -> seed -> value."""
 
 
 class Duel(NamedTuple):
@@ -19,8 +19,9 @@ class Duel(NamedTuple):
     pairs: int
     better: int
     """Pairs in which the first variant's number is the better one."""
-    log_ratio: Estimate
-    """Of ln(first / second): mean over seeds in each domain, then mean and t-interval over domains."""
+    log_ratio: Estimate | None
+    """Of ln(first / second): mean over seeds in each domain, then mean and t-interval over domains. None where a number
+    is not above 0."""
 
 
 def duel(spec: Spec, numbers: Numbers, first: str, second: str, better: str) -> Duel | None:
@@ -31,14 +32,25 @@ def duel(spec: Spec, numbers: Numbers, first: str, second: str, better: str) -> 
     by_domain = []
     for domain in spec.domains:
         ours, theirs = numbers.get((first, domain), {}), numbers.get((second, domain), {})
-        seeds = [seed for seed in spec.seeds if ours.get(seed, 0) > 0 and theirs.get(seed, 0) > 0]
-        if seeds:
-            by_domain.append([math.log(ours[seed] / theirs[seed]) for seed in seeds])
+        if pairs := [(ours[seed], theirs[seed]) for seed in spec.seeds if seed in ours and seed in theirs]:
+            by_domain.append(pairs)
     if not by_domain:
         return None
-    logs = [log for domain in by_domain for log in domain]
-    won = sum(log < 0 if better == "lower" else log > 0 for log in logs)
-    return Duel(len(logs), won, estimate([math.fsum(domain) / len(domain) for domain in by_domain]))
+    everywhere = [pair for pairs in by_domain for pair in pairs]
+    won = sum(a < b if better == "lower" else a > b for a, b in everywhere)
+    if min(map(min, everywhere)) <= 0:
+        return Duel(len(everywhere), won, None)
+    means = [math.fsum(math.log(a / b) for a, b in pairs) / len(pairs) for pairs in by_domain]
+    return Duel(len(everywhere), won, estimate(means))
+
+
+def _shown(log_ratio: Estimate | None) -> tuple[str, str]:
+    """The ratio and its interval."""
+    if log_ratio is None:
+        return "–", "–"
+    mean, half = log_ratio.mean, log_ratio.half
+    low_high = "–" if half is None else f"{math.exp(mean - half):.2f} to {math.exp(mean + half):.2f}"
+    return f"{math.exp(mean):.3f}", low_high
 
 
 def duels(spec: Spec, numbers: Numbers, first: str, better: str) -> str:
@@ -50,9 +62,7 @@ def duels(spec: Spec, numbers: Numbers, first: str, better: str) -> str:
     for second in spec.variants:
         if second == first or (found := duel(spec, numbers, first, second, better)) is None:
             continue
-        mean, half = found.log_ratio.mean, found.log_ratio.half
-        low_high = "–" if half is None else f"{math.exp(mean - half):.2f} to {math.exp(mean + half):.2f}"
-        lines.append(f"| {second} | {found.better} of {found.pairs} | {math.exp(mean):.3f} | {low_high} |")
+        lines.append(f"| {second} | {found.better} of {found.pairs} | {' | '.join(_shown(found.log_ratio))} |")
     if len(lines) == 2:
         return "*No pairs yet.*"
     way = "below" if better == "lower" else "above"

@@ -36,7 +36,7 @@ class Result:
 
 
 class Results:
-    """A folder of results, read once; `find` looks again for what has been added."""
+    """A folder of results, as it is when read; `refresh` reads what has come since."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -59,6 +59,11 @@ class Results:
         if len(found) > 1:
             raise TenshotError(f"{found[0].path} and {found[1].path} are results of the same run: one must go")
         return found[0] if found else None
+
+    def lacking(self, job: Job, source: str | None) -> list[str]:
+        """The metrics that a job wants and its result has not; none where there is no result."""
+        found = self.find(job, source)
+        return [name for name in job.metrics if name not in found.values["metrics"]] if found else []
 
 
 def read_result(path: Path) -> Result:

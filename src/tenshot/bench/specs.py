@@ -18,7 +18,7 @@ import hashlib
 import json
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tenshot.config import RunConfig, build_method
 from tenshot.errors import TenshotError
@@ -28,11 +28,14 @@ from tenshot.models import embedded_sources, file_digest, find_model
 from tenshot.presets import DEFAULT, find_preset
 from tenshot.settings import build
 
+_T = TypeVar("_T")
+
 SHOTS, HELD_OUT = "{domain}.zip/shots", "{domain}.zip/heldout"
 """Where a domain's images lie in the folder of data."""
 LEFT_TO_THE_MATRIX = ("seed", "eval_real")
 _NEUTRAL = {f.name: f.default for f in fields(RunConfig) if f.name in ("sample_every", "checkpoint_every", "keep_last")}
 """Settings on which no number of a result depends."""
+_KINDS: dict[type, str] = {str: "a name", dict: "an object of settings"}
 _MATRIX = {"what", "settings", "variants", "domains", "seeds", "metrics"}
 
 
@@ -98,10 +101,13 @@ def read_spec(path: Path) -> Spec:
 
 
 def all_jobs(specs: list[Spec]) -> list[Job]:
-    """The jobs of several matrices, each once: by seed first, then in the order of the specs."""
-    found = {job.subject: job for spec in reversed(specs) for job in reversed(spec.jobs)}
-    order = {job.subject: None for spec in specs for job in spec.jobs}
-    return sorted((found[subject] for subject in order), key=lambda job: job.config.seed)
+    """The jobs of several matrices, each once, with the metrics of all: by seed first, then in the order of the
+    specs."""
+    found: dict[tuple[Any, ...], Job] = {}
+    for job in (job for spec in specs for job in spec.jobs):
+        first = found.setdefault(job.subject, job)
+        found[job.subject] = replace(first, metrics=tuple(dict.fromkeys(first.metrics + job.metrics)))
+    return sorted(found.values(), key=lambda job: job.config.seed)
 
 
 def selected(jobs: list[Job], only: str) -> list[Job]:
@@ -139,7 +145,7 @@ def _facts(job: Job) -> dict[str, str]:
 
 
 def _single(values: dict[str, Any]) -> dict[str, Any]:
-    rest = dict(values)
+    rest = {key: value for key, value in values.items() if key != "what"}
     try:
         domain, seed, name = rest.pop("domain"), rest.pop("seed", 0), values["method"]
     except KeyError as error:
@@ -170,7 +176,7 @@ def _spec(values: dict[str, Any]) -> Spec:
 def _metrics(names: Any) -> tuple[str, ...]:
     if not (isinstance(names, list) and names):
         raise TenshotError(f"metrics is {names!r}: it must be a list of names")
-    if unknown := [str(name) for name in names if name not in METRICS]:
+    if unknown := [str(name) for name in names if not isinstance(name, str) or name not in METRICS]:
         raise TenshotError(f"metrics has {', '.join(unknown)}; known are {', '.join(METRICS)}")
     return tuple(names)
 
@@ -183,11 +189,19 @@ def _merged(shared: dict[str, Any], given: Any) -> dict[str, Any]:
     return {key: {**shared[key], **given[key]} for key in both}
 
 
+def _checked(kind: type[_T], what: str, value: Any) -> _T:
+    if not isinstance(value, kind):
+        raise TenshotError(f"{what} is {value!r}: it must be {_KINDS[kind]}")
+    return value
+
+
 def _job(variant: str, domain: str, seed: int, settings: dict[str, Any], metrics: tuple[str, ...]) -> Job:
     rest = dict(settings)
-    name = rest.pop("method", variant)
-    values = dict(find_preset(name, rest.pop("preset", DEFAULT)).settings)
-    method = build_method(name, {**values.pop(name, {}), **rest.pop(name, {})})
+    name = _checked(str, "method", rest.pop("method", variant))
+    preset = _checked(str, "preset", rest.pop("preset", DEFAULT))
+    own = _checked(dict, name, rest.pop(name, {}))
+    values = dict(find_preset(name, preset).settings)
+    method = build_method(name, {**values.pop(name, {}), **own})
     shots, first = rest.pop("shots", SHOTS), rest.pop("first", 0)
     if not (isinstance(first, int) and first >= 0):
         raise TenshotError(f"first is {first!r}: it must be a number of shots, or 0 for all")
@@ -197,5 +211,5 @@ def _job(variant: str, domain: str, seed: int, settings: dict[str, Any], metrics
     values |= rest
     if values.get("eval_every"):
         values["eval_real"] = HELD_OUT.format(domain=domain)
-    values |= {"shots": str(shots).format(domain=domain), "method": method, "seed": seed}
+    values |= {"shots": str(shots).replace("{domain}", _checked(str, "domain", domain)), "method": method, "seed": seed}
     return Job(variant, domain, build(RunConfig, values), first, metrics)

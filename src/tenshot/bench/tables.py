@@ -26,7 +26,8 @@ from tenshot.errors import TenshotError
 from tenshot.files import told_as_sentence
 from tenshot.metrics import METRICS
 
-_MARKED = re.compile(r"<!-- bench:(?P<name>[^\n]+?) -->\n.*?<!-- /bench -->", re.DOTALL)
+_OPENED = "<!-- bench:"
+_MARKED = re.compile(rf"{_OPENED}(?P<name>[^\n]+?) -->\n(?:(?!{_OPENED}).)*?<!-- /bench -->", re.DOTALL)
 _PLAIN = ("seconds", "peak_mb")
 _PARTS = ("precision", "recall", "density", "coverage")
 
@@ -71,11 +72,14 @@ class Shelf:
 
 
 def fill_places(text: str, render: Callable[[str], str]) -> str:
-    """A page with what `render` returns for a name between that name's markers."""
+    """A page with what `render` returns for a name between that name's markers. Raises TenshotError where a place does
+    not end before the next begins."""
 
     def written(match: re.Match[str]) -> str:
         return f"<!-- bench:{match['name']} -->\n\n{render(match['name'])}\n\n<!-- /bench -->"
 
+    if opened := re.search(rf"^{_OPENED}[^\n]*-->$", _MARKED.sub("", text), re.MULTILINE):
+        raise TenshotError(f"{opened[0]} has no <!-- /bench --> before the next place: write it where the table ends")
     return _MARKED.sub(written, text)
 
 
@@ -193,10 +197,15 @@ def facts(spec: Spec, found: dict[Job, Result]) -> str:
             counted("precision", [v["config"]["precision"] for v in values]),
             counted("torch", [v["versions"]["torch"] for v in values]),
             counted("tenshot", [f"{v['versions']['tenshot']} at {shown_commit(v)}" for v in values]),
-            counted("machine", [f"{v['machine']['processor']}, {v['threads']} thread" for v in values]),
-            f"| training | {sum(v['seconds']['train'] for v in values) / 3600:.1f} hours of one thread in all |",
+            counted("machine", [f"{v['machine']['processor']}, {_threads(v)}" for v in values]),
+            f"| training | {sum(v['seconds']['train'] * v['threads'] for v in values) / 3600:.1f} hours of one thread "
+            "in all |",
         ]
     return "\n".join(lines)
+
+
+def _threads(values: dict[str, Any]) -> str:
+    return f"{values['threads']} thread{'s' * (values['threads'] != 1)}"
 
 
 def shown_commit(values: dict[str, Any]) -> str:

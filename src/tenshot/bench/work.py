@@ -20,7 +20,7 @@ from tenshot.bench import machine
 from tenshot.bench.claims import claimed
 from tenshot.bench.results import write_result
 from tenshot.bench.specs import Job, source_sha256
-from tenshot.data import load_images
+from tenshot.data import ImageSet, load_images
 from tenshot.errors import TenshotError
 from tenshot.files import make_folder, told_as_sentence
 from tenshot.metrics import METRICS, evaluate
@@ -51,7 +51,7 @@ class Places:
         return self.work / "claims" / f"{self.name(job)}.lock"
 
     def parts(self, job: Job) -> Path:
-        """One JSON line for each time a process took the job up."""
+        """JSON lines: what each process that took the job up has to leave behind."""
         return self.work / "claims" / f"{self.name(job)}.jsonl"
 
     def result(self, job: Job) -> Path:
@@ -98,42 +98,51 @@ def _adapt(job: Job, places: Places, stop: threading.Event) -> None:
     if run.model.is_file():
         return
     newest = run.latest_checkpoint()
-    make_folder(places.parts(job).parent)
-    with told_as_sentence("write", places.parts(job)), places.parts(job).open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"from": int(newest.stem) if newest else 0, "pid": os.getpid()}) + "\n")
+    _note(job, places, {"from": int(newest.stem) if newest else 0, "pid": os.getpid()})
 
     def watch(now: loop.Progress) -> bool:
         return stop.is_set() and now.step < now.steps
 
     if newest:
-        loop.resume(run.path, watch=watch)
-        return
-    shutil.rmtree(run.path, ignore_errors=True)
-    intake = load_images(job.config.shots, load_model(job.config.source).resolution, limit=job.first or None)
-    if job.first > len(intake):
-        raise TenshotError(
-            f"{job.config.shots} has {len(intake)} usable images, not the {job.first} that are asked for"
-        )
-    loop.start(job.config, out=run.path, watch=watch, intake=intake)
+        loop.resume(run.path, watch=watch, intake=None if run.kept_shots else _shots(job))
+    else:
+        shutil.rmtree(run.path, ignore_errors=True)
+        loop.start(job.config, out=run.path, watch=watch, intake=_shots(job))
+    _note(job, places, {"peak_mb": machine.peak_mb()})
+
+
+def _shots(job: Job) -> ImageSet:
+    """Raises TenshotError if there are fewer than the job asks for."""
+    found = load_images(job.config.shots, load_model(job.config.source).resolution, limit=job.first or None)
+    if job.first > len(found):
+        raise TenshotError(f"{job.config.shots} has {len(found)} usable images, not the {job.first} that are asked for")
+    return found
+
+
+def _note(job: Job, places: Places, entry: dict[str, int]) -> None:
+    """A line that outlives the process: `from` which step it went on, and `peak_mb` once the training is done."""
+    path = places.parts(job)
+    make_folder(path.parent)
+    with told_as_sentence("write", path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
 
 
 def _score(job: Job, places: Places, stop: threading.Event) -> dict[str, Any]:
     """The result: numbers, and all that they depend on."""
-    run, peak, started = RunDir(places.run(job)), machine.peak_mb(), time.perf_counter()
+    run, started = RunDir(places.run(job)), time.perf_counter()
 
     def watch(what: str, done: int, total: int) -> None:
         if stop.is_set():
             raise loop.Stopped(f"{run.path} was stopped while it was scored")
 
-    found = evaluate(
-        run.path, real=job.held_out, shots=run.shots, metrics=job.metrics, cache=places.work / "features", watch=watch
-    )
+    shots, features = run.kept_shots or _shots(job), places.work / "features"
+    found = evaluate(run.path, real=job.held_out, shots=shots, metrics=job.metrics, cache=features, watch=watch)
     watch("", 0, 0)  # what was raised while reals were encoded has become a metric's failure
     for name, result in found["metrics"].items():
         if "failed" in result:
             raise TenshotError(f"{name} could not be measured: {result['failed']}")
     with told_as_sentence("read", places.parts(job)):
-        parts = [json.loads(line)["from"] for line in places.parts(job).read_text(encoding="utf-8").splitlines()]
+        notes = [json.loads(line) for line in places.parts(job).read_text(encoding="utf-8").splitlines()]
     stats = run.read("stats")
     last = stats[-max(1, len(stats) // 10) :]
     looks = [{"step": look["step"], **_values(look["metrics"])} for look in run.read("metrics")]
@@ -145,14 +154,17 @@ def _score(job: Job, places: Places, stop: threading.Event) -> dict[str, Any]:
         "config": json.loads(job.config.to_json()),
         "metrics": found["metrics"],
         **({"looks": looks, "best": _best(looks)} if looks else {}),
-        "losses": {name: round(sum(s[name] for s in last) / len(last), 4) for name in ("d", "g") if name in last[0]},
+        "losses": _means(last, ("d", "g")),
         "pruned": _pruned(run.read("decisions")),
         "seconds": {
             "train": round(sum(s["seconds"] for s in stats), 1),
             "score": round(time.perf_counter() - started, 1),
         },
-        "peak_mb": {"train": peak, "score": machine.peak_mb()},
-        "parts": parts,
+        "peak_mb": {
+            "train": next((note["peak_mb"] for note in notes if "peak_mb" in note), None),
+            "score": machine.peak_mb(),
+        },
+        "parts": [note["from"] for note in notes if "from" in note],
         "threads": torch.get_num_threads(),
         **machine.facts(),
         "sha256": {
@@ -162,6 +174,12 @@ def _score(job: Job, places: Places, stop: threading.Event) -> dict[str, Any]:
             "model": found["model"]["sha256"],
         },
     }
+
+
+def _means(entries: list[dict[str, float]], names: tuple[str, ...]) -> dict[str, float]:
+    """Over those that have the number: a step whose update was left out has none."""
+    found = {name: [entry[name] for entry in entries if name in entry] for name in names}
+    return {name: round(sum(values) / len(values), 4) for name, values in found.items() if values}
 
 
 def _values(metrics: dict[str, dict[str, Any]]) -> dict[str, float]:

@@ -88,6 +88,7 @@ def run(arguments: list[str]) -> int:
     places = Places(*(Path(path).expanduser().resolve() for path in (data, flags.work, flags.results)))
     _check_data(jobs, places.data)
     console = Console(highlight=False)
+    _tell_lacking(console, jobs, places)
     if flags.dry_run:
         return _list(console, jobs, places)
     for folder in (places.work, places.results):
@@ -116,6 +117,16 @@ def _check_data(jobs: list[Job], data: Path) -> None:
         missing = sorted(name for name in wanted if not (data / name).exists())
     if missing:
         raise TenshotError(f"{data} lacks {', '.join(missing)}: benchmarks/data/README.md says how they are made")
+
+
+def _tell_lacking(console: Console, jobs: list[Job], places: Places) -> None:
+    """Results are written once: those from before a spec named another metric will never have it."""
+    results = Results(places.results)
+    lacking = [names for job in jobs if (names := results.lacking(job, source_sha256(job.config, places.data)))]
+    if lacking:
+        what = ", ".join(dict.fromkeys(name for names in lacking for name in names))
+        told = f"note: {len(lacking)} results lack {what} and stay as they are; move them away to have them run anew"
+        console.print(told, markup=False, soft_wrap=True)
 
 
 def _list(console: Console, jobs: list[Job], places: Places) -> int:

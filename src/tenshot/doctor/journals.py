@@ -40,9 +40,9 @@ def read_journal(path: Path) -> Journal:
     return Journal(tuple(entries), tuple(damaged), bool(rest))
 
 
-def check_journal(path: Path, *, is_every_step: bool, least: int = 0) -> Finding:
-    """is_every_step: it has one line for each step from the first, without gaps, to `least` at the least; others have
-    lines in the order of their steps."""
+def check_journal(path: Path, *, is_every_step: bool, is_in_order: bool = True, least: int = 0) -> Finding:
+    """is_every_step: it has one line for each step from the first, without gaps, to `least` at the least. is_in_order:
+    no line is of an earlier step than the one before."""
     check = path.name
     if not path.is_file():
         if is_every_step and least:
@@ -54,9 +54,9 @@ def check_journal(path: Path, *, is_every_step: bool, least: int = 0) -> Finding
         return fault(check, error)
     if journal.damaged:
         first, number = journal.damaged[0], len(journal.damaged)
-        text = f"line {first} of {path} cannot be read ({number} in all), so there can be no report"
+        text = f"line {first} of {path} cannot be read ({number} in all), so a report leaves the journal out"
         return fault(check, f"{text}: delete the line; it only keeps a record")
-    if gap := _gap(journal, is_every_step):
+    if gap := _gap(journal, is_every_step) if is_in_order else None:
         return warning(check, f"{path} {gap}: a report shows it so; the training does not depend on it")
     last = journal.entries[-1][1]["step"] if journal.entries else 0
     if is_every_step and last < least:

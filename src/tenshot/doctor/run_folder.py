@@ -53,7 +53,11 @@ def check_run(path: Path) -> list[Finding]:
     begun = _Begun([]) if run.model.is_file() else _begun(run, config)
     state = _state(run, config)
     is_free = not any(f.check == "lock" and f.level == "warning" for f in state)
-    return [ok("config.json", settings), *begun.findings, *state, _next(run, config, begun, is_free=is_free)]
+    if any(f.check == run.model.name and f.level == "fault" for f in state):
+        way_on = fault("next", f"the run was done, but its {run.model.name} cannot be used, see above")
+    else:
+        way_on = _next(run, config, begun, is_free=is_free)
+    return [ok("config.json", settings), *begun.findings, *state, way_on]
 
 
 def _state(run: RunDir, config: RunConfig | None) -> list[Finding]:
@@ -66,7 +70,7 @@ def _state(run: RunDir, config: RunConfig | None) -> list[Finding]:
     findings.append(check_journal(run.path / "stats.jsonl", is_every_step=True, least=whole or 0))
     for journal in ("decisions", "metrics", "recovery"):
         if (file := run.path / f"{journal}.jsonl").is_file():
-            findings.append(check_journal(file, is_every_step=False))
+            findings.append(check_journal(file, is_every_step=False, is_in_order=journal != "recovery"))
     return [*findings, _disk(run, is_done=run.model.is_file() or config is None)]
 
 
@@ -156,11 +160,11 @@ def _begun(run: RunDir, config: RunConfig) -> _Begun:
         return _Begun([fault("source", f"{error}; put it back, the run cannot go on without it")])
     findings = [ok("source", f"{config.source}, {source.resolution} px")]
     try:
-        is_kept = run.shots.is_dir() and any(run.shots.iterdir())
-        shots = load_images(run.shots if is_kept else config.shots, source.resolution)
+        kept = run.kept_shots
+        shots = load_images(kept or config.shots, source.resolution)
     except TenshotError as error:
         return _Begun([*findings, fault("shots", f"{error}; put them back")], digest)
-    findings.append(ok("shots", f"{len(shots)} images, {'kept in the folder' if is_kept else config.shots}"))
+    findings.append(ok("shots", f"{len(shots)} images, {'kept in the folder' if kept else config.shots}"))
     return _Begun(findings, digest, hashlib.sha256(shots.images.numpy().tobytes()).hexdigest())
 
 

@@ -30,7 +30,7 @@ def evaluate(
     model: Model | _Path,
     *,
     real: _Path | None = None,
-    shots: _Path | None = None,
+    shots: _Path | ImageSet | None = None,
     metrics: Iterable[str] = OFFLINE,
     seed: int = 0,
     first_seed: int = 0,
@@ -45,7 +45,7 @@ def evaluate(
     Args:
         model: a loaded model, or what `tenshot.load` takes: a run's folder, a model file, an embedded source's name.
         real: held-out images of the target domain, a folder or zip, brought to the generator's resolution.
-        shots: the training images. None: those that are kept in the run's folder, if `model` is one.
+        shots: the training images, loaded already perhaps. None: those that a run keeps, if `model` is its folder.
         metrics: keys of `tenshot.metrics.METRICS`.
         seed: of subsets and clusters.
         first_seed: the generated images are those of the seeds from here on, not truncated.
@@ -70,13 +70,13 @@ def evaluate(
     generator = loaded.generator
     if device is not None or not isinstance(model, Model):
         generator = copy.deepcopy(generator).to(find_device(device or AUTO))
-    if shots is None and not isinstance(model, Model) and os.path.isdir(RunDir(Path(model)).shots):
-        shots = RunDir(Path(model)).shots
+    if shots is None and not isinstance(model, Model):
+        shots = RunDir(Path(model)).kept_shots
     n_real = max(metric.n_real for metric in chosen.values())
     reals = load_images(real, loaded.resolution, limit=n_real) if real is not None and n_real else None
-    given = load_images(shots, loaded.resolution) if shots is not None else None
+    given = shots if isinstance(shots, ImageSet | None) else load_images(shots, loaded.resolution)
     warn_of_shared(reals, given)
-    unclamped = any(metric.extractor == "inception-rick" for metric in chosen.values())
+    unclamped = takes_floats(chosen)
     results = score(
         fakes_of(generator, chosen, first_seed, unclamped),
         None if reals is None else reals.images,
@@ -95,11 +95,16 @@ def evaluate(
     return {
         "model": _model_facts(model, loaded),
         "real": _facts(real, reals),
-        "shots": _facts(shots, given),
+        "shots": _facts(None if isinstance(shots, ImageSet) else shots, given),
         "seeds": [first_seed, first_seed + n_fake - 1] if n_fake else None,
         "seconds": round(time.perf_counter() - started, 1),
         "metrics": results,
     }
+
+
+def takes_floats(chosen: dict[str, Metric]) -> bool:
+    """Whether one of the metrics needs images as they leave the generator, not rounded."""
+    return any(metric.extractor == "inception-rick" for metric in chosen.values())
 
 
 def fakes_of(generator: Generator, chosen: dict[str, Metric], first_seed: int, unclamped: bool) -> Iterator[Tensor]:
@@ -130,4 +135,5 @@ def _model_facts(given: Model | _Path, loaded: Model) -> dict[str, Any]:
 
 
 def _facts(path: _Path | None, images: ImageSet | None) -> dict[str, Any] | None:
-    return None if images is None else {"path": str(path), "images": len(images), "sha256": images.digest}
+    where = {} if path is None else {"path": str(path)}
+    return None if images is None else {**where, "images": len(images), "sha256": images.digest}

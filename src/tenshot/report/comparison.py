@@ -68,7 +68,7 @@ def compare_runs(subjects: Sequence[Subject]) -> Comparison:
 
 
 def _numbers(subject: Subject) -> dict[str, str]:
-    likeness, cells = subject.likeness, {"steps": f"{subject.config.steps:,}"}
+    likeness, cells = subject.likeness, {"steps": f"{subject.steps:,}"}
     if subject.seconds is not None:
         cells["time"] = words.duration(subject.seconds)
     for history in subject.histories:

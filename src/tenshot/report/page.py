@@ -105,7 +105,7 @@ def _contents(subject: Subject) -> dict[str, Any]:
         "metrics": list(drawings.metrics(subject.metrics)),
         "last_metrics": words.last_metrics(subject),
         "what": words.what_is,
-        "maps": [drawings.fate_map(history, subject.config.steps) for history in subject.histories],
+        "maps": [drawings.fate_map(history, subject.steps) for history in subject.histories],
         "settings": settings,
         "changed": [setting for setting in settings if setting.default is not None],
         "environment": words.environment(subject),

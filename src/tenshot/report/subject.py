@@ -84,6 +84,10 @@ def read_run(path: Path, eye: Eye, unfinished: Model | None = None) -> Subject:
     notes: list[str] = []
     shots = digest = likeness = None
     try:
+        if run.kept_shots is None and os.path.isdir(run.shots):
+            raise TenshotError(
+                f"{run.shots} has none, since the run was given more than it keeps, or they were deleted"
+            )
         found = load_images(run.shots, model.resolution)
         shots, digest = found.images, found.digest
         likeness = compare(samples, shots, eye)
