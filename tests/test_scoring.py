@@ -160,6 +160,16 @@ def test_scoring_changes_nothing_of_the_run(tmp_path, run_of):
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.parametrize(("names", "kind"), [("fid_rick_5k,fd_efflite_500", torch.float32), ("fid_5k", torch.uint8)])
+def test_a_metric_that_wants_unrounded_images_gets_them_on_the_way_too(tmp_path, run_of, monkeypatch, names, kind):
+    seen = []
+    monkeypatch.setattr(
+        scoring, "score", lambda fakes, *_, unclamped, **__: seen.append((next(iter(fakes)), unclamped)) or {}
+    )
+    run_of(eval_every=6, eval_metrics=names, eval_real=str(tmp_path / "shots"))
+    assert [(images.dtype, unclamped) for images, unclamped in seen] == [(kind, kind == torch.float32)]
+
+
 def test_a_run_ends_early_by_its_rule_with_a_finished_model(tmp_path, run_of):
     run_of(stop="intra_dist>0.15")
     assert [entry["step"] for entry in entries(tmp_path / "run" / "stats.jsonl")][-1] == 4
