@@ -17,6 +17,7 @@ from PIL import Image
 from tenshot import __version__, loop
 from tenshot.__main__ import VERBS, main
 from tenshot.cli import running
+from tenshot.cli.running import peek
 from tenshot.models import Model, load_model, save_model
 from tenshot.progress import ProgressLine
 from tenshot.sampling import generate_images
@@ -137,6 +138,12 @@ def test_a_misspelt_option_exits_with_2_and_names_the_right_one(arguments, hint,
         main(arguments)
     assert ended.value.code == 2
     assert hint in capsys.readouterr().err
+
+
+def test_of_a_flag_that_is_given_twice_the_last_one_counts():
+    assert peek(["x", "--method", "cdc", "--method=ewc"], "--method") == "ewc"
+    assert peek(["x", "--method=cdc", "--method", "ewc"], "--method") == "ewc"
+    assert peek(["x"], "--method") is None
 
 
 def test_adapt_makes_a_run(tmp_path, adapt, capsys):

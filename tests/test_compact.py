@@ -405,6 +405,17 @@ class TestTheVerb:
         said = capsys.readouterr().out
         assert "140.0%" in said and "103.0%" in said
 
+    def test_an_onnx_file_has_a_proof_of_its_own_that_names_its_numbers(self, tmp_path, source):
+        pytest.importorskip("onnxruntime")
+        for name, dtype in (("c.safetensors", "float32"), ("c.onnx", "int8")):
+            kind = name.partition(".")[2]
+            how = ["--compact", "--format", kind, "--dtype", dtype, "--latents", "1"]
+            assert main(["export", source, *how, "--out", str(tmp_path / name)]) == 0
+        one, other = (json.loads((tmp_path / f"{name}.proof.json").read_text()) for name in ("c", "c.onnx"))
+        assert (one["file"]["name"], one["file"]["dtype"]) == ("c.safetensors", "float32")
+        assert (other["file"]["name"], other["file"]["dtype"]) == ("c.onnx", "int8")
+        assert one["pixels"] == other["pixels"]
+
     def test_a_share_that_is_gone_already_needs_no_fine_tuning(self, tmp_path, source, capsys):
         out = str(tmp_path / "c.safetensors")
         assert main(["export", source, "--target-ratio", "0.1", "--out", out, "--latents", "1"]) == 0

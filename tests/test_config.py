@@ -9,6 +9,7 @@ import pytest
 from tenshot.config import RunConfig, build_method, differences, read_config
 from tenshot.errors import TenshotError
 from tenshot.methods import METHODS, Dap, Finetune
+from tenshot.presets import preset_config
 from tenshot.pruning import Guards
 
 
@@ -91,7 +92,7 @@ def test_a_setting_without_default_is_named_when_missing(tmp_path):
         read_config(tmp_path / "config.json")
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", ""])
+@pytest.mark.parametrize("text", ["{", "[1]", "", "[" * 100_000], ids=["cut", "list", "empty", "deep"])
 def test_a_file_that_is_no_json_object_is_refused(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(TenshotError, match=r"config\.json (is not JSON|holds no JSON object)"):
@@ -113,3 +114,9 @@ def test_a_misspelt_choice_or_a_wrong_type_stops_in_python_too():
 def test_every_method_says_where_it_is_from(name):
     method = METHODS[name]
     assert method.name == name and method.paper and method.__doc__
+
+
+def test_an_augmentation_that_would_augment_nothing_is_refused():
+    with pytest.raises(TenshotError, match=r"--augment-p is 0\.0: it must be above 0 with --augment diffaug"):
+        preset_config("x", "dap", "paper", augment="diffaug")
+    assert preset_config("x", "dap", "paper", augment="diffaug", augment_p=0.5).augment_p == 0.5

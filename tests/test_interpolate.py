@@ -317,8 +317,8 @@ def test_small_images_are_enlarged_by_a_whole_number_and_large_ones_left_alone(t
 @pytest.mark.parametrize(
     ("arguments", "out", "sentence"),
     [
-        (["--seeds", "5"], "a.gif", "the seeds are [5]: give at least two"),
-        (["--seeds", "5,5"], "a.gif", "the seeds are [5]: give at least two"),
+        (["--seeds", "5"], "a.gif", "the seeds are [5]: give at least two different ones"),
+        (["--seeds", "5,5"], "a.gif", "the seeds are [5, 5]: give at least two different ones"),
         (["--seeds", "5-"], "a.gif", "write 7, or 0-99, or 1,5,9-12"),
         (["--frames", "0"], "a.gif", "frames is 0"),
         (["--fps", "51"], "a.gif", "fps is 51: in a file of the kind .gif it must be from 1 to 50"),

@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 
+from tenshot.files import write_atomically
 from tenshot.manifest import Checkpoints, NoCheckpoint
 
 
@@ -142,6 +143,38 @@ def test_the_newest_stay_and_the_newest_due_ones(tmp_path, keep, every, stay):
         shelf.save(step, tensors_of(step), {}, keep=keep, every=every)
     assert shelf.steps() == stay
     assert {f"{step:06d}.safetensors" for step in stay} <= json.loads(shelf.manifest.read_text()).keys()
+
+
+@pytest.mark.parametrize(
+    ("keep", "every", "steps", "stay"),
+    [
+        (3, 200, (10, 50), [10, 50]),
+        (3, 0, (100, 200), [100, 200]),
+        (4, 200, (10, 20, 30), [10, 20, 30]),
+        (5, 200, (10, 200, 230, 240, 250), [10, 200, 230, 240, 250]),
+        (2, 200, (10, 50, 70), [50, 70]),
+    ],
+)
+def test_while_fewer_are_due_than_are_kept_the_others_fill_up(tmp_path, keep, every, steps, stay):
+    shelf = Checkpoints(tmp_path)
+    for step in steps:
+        shelf.save(step, tensors_of(step), {}, keep=keep, every=every)
+    assert shelf.steps() == stay
+
+
+def test_two_kills_while_a_checkpoint_is_written_over_leave_it_whole(saved, monkeypatch):
+    def killed(path, data):
+        if path.suffix == ".safetensors":
+            raise KeyboardInterrupt
+        write_atomically(path, data)
+
+    for _ in range(2):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("tenshot.manifest.write_atomically", killed)
+            saved.save(6, tensors_of(7), {"source": "x"}, keep=3)
+        assert saved.faults()[6] is None and loads(saved, 6)
+    saved.save(6, tensors_of(6), {"source": "x"}, keep=3)
+    assert loads(saved, 6)
 
 
 def test_what_a_kill_before_the_deleting_left_is_tidied(saved):

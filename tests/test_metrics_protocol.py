@@ -9,7 +9,7 @@ import torch
 
 from pictures import blurred, shapes
 from tenshot.errors import TenshotError
-from tenshot.metrics import METRICS, OFFLINE, efflite, encode, score, table
+from tenshot.metrics import METRICS, OFFLINE, efflite, encode, protocol, score, table
 from tenshot.metrics.encode import pooled_features
 from tenshot.metrics.extractor import ExtractorDefaults, Features, check_images
 
@@ -94,6 +94,25 @@ class TestOffline:
         honest = score(shapes(12, seed=3), reals, shots, names, extractors={"efflite": net})
         assert copied["copy_rate_1k"]["value"] == 1 and honest["copy_rate_1k"]["value"] < 0.3
         assert copied["intra_dist_1k"]["nearest_to_shot"] < 1e-4 < honest["intra_dist_1k"]["nearest_to_shot"] / 100
+
+
+@FEW
+def test_a_metric_is_the_same_whatever_is_measured_beside_it(reals, shots, monkeypatch):
+    for name, n in (("intra_dist_1k", 20), ("intra_dist_200", 7)):
+        monkeypatch.setitem(METRICS, name, METRICS[name]._replace(n=n))
+    fakes, names = shapes(20, seed=3), ("intra_dist_200", "intra_dist_1k")
+    both = score(fakes, reals, shots, names, extractors={"efflite": Spy()})
+    assert both == {name: score(fakes, reals, shots, [name], extractors={"efflite": Spy()})[name] for name in names}
+    assert both["intra_dist_200"]["value"] != both["intra_dist_1k"]["value"]
+
+
+@FEW
+def test_clusters_around_many_training_images_are_refused_and_the_others_measured(reals, shots, monkeypatch):
+    monkeypatch.setattr(protocol, "MOST_CLUSTERS", len(shots) - 1)
+    names = ("intra_dist_200", "copy_rate_200")
+    found = score(reals, reals, shots, names, extractors={"efflite": Spy()}, keep_going=True)
+    assert "makes a cluster of each training image" in found["intra_dist_200"]["failed"]
+    assert "value" in found["copy_rate_200"]
 
 
 @FEW

@@ -136,8 +136,14 @@ def test_a_network_survives_its_file(tiny_model, tiny_source):
         (lambda data: save(load(data), {"tenshot": "[1]"}), "was not written by tenshot"),
         (lambda data: save(load(data), {"tenshot": "{"}), "is damaged or not a .safetensors file"),
         (lambda data: save(load(data), {"tenshot": "[" * 100_000}), "is damaged or not a .safetensors file"),
+        (
+            lambda data: save(
+                load(data), {"tenshot": '{"format": 1, "card": {}, "generator": {"resolution": Infinity}}'}
+            ),
+            "is not a model file of tenshot: its header is damaged",
+        ),
     ],
-    ids=["empty", "text", "half", "short", "length", "dtype", "foreign", "list", "no json", "deep json"],
+    ids=["empty", "text", "half", "short", "length", "dtype", "foreign", "list", "no json", "deep json", "infinite"],
 )
 def test_damaged_and_foreign_files_are_refused(tiny_source, spoil, sentence):
     tiny_source.write_bytes(spoil(tiny_source.read_bytes()))

@@ -149,6 +149,7 @@ def test_the_file_is_as_large_as_its_numbers(from_z):
 def test_a_licence_is_the_nearest_on_the_way_to_the_sources():
     assert licence_of(ADAPTED) == "research only"
     assert licence_of({**ADAPTED, "licence": "mine"}) == "mine"
+    assert licence_of({"source": {"card": [1]}}) is None
     assert licence_of({}) is None and licence_of({"source": "faces64"}) is None
 
 

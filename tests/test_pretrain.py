@@ -2,6 +2,7 @@
 
 import struct
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,6 +57,27 @@ def test_a_zip_holds_the_same_pairs_as_its_folder(pairs, tmp_path):
     assert torch.equal(one.images, other.images) and torch.equal(one.ws, other.ws)
 
 
+def test_pairs_in_a_folder_of_a_zip_are_those_below_it(pairs, tmp_path):
+    folder, _ = pairs
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for path in folder.rglob("*"):
+            archive.write(path, Path("train") / path.relative_to(folder))
+        archive.writestr("test/w_000000.npy", b"other")
+    one, other = load_pairs(str(folder), 16, 0.5), load_pairs(str(tmp_path / "all.zip" / "train"), 16, 0.5)
+    assert torch.equal(one.images, other.images) and torch.equal(one.ws, other.ws)
+    with pytest.raises(TenshotError, match=r"holds two files w_000000\.npy"):
+        load_pairs(str(tmp_path / "all.zip"), 16, 0.5)
+
+
+def test_pairs_that_are_one_image_or_latents_too_large_to_read_are_refused(pairs, monkeypatch):
+    folder, _ = pairs
+    with pytest.raises(TenshotError, match=r"000000\.png is an image: pairs are a folder or a zip"):
+        load_pairs(str(folder / "img" / "000000.png"), 16)
+    monkeypatch.setattr("tenshot.pairs.MOST_BYTES", 200)
+    with pytest.raises(TenshotError, match=r"w_0\d+\.npy has \d+ bytes: split it, latents are read up to 200 a file"):
+        load_pairs(str(folder), 16, 0.5)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -64,6 +86,8 @@ def test_a_zip_holds_the_same_pairs_as_its_folder(pairs, tmp_path):
         ("w_000000.npy", b"no array", "w_000000.npy is no array of numbers"),
         ("w_000000.npy", np.array([{}], dtype=object), "w_000000.npy is no array of numbers"),
         ("w_000000.npy", np.full((4, LATENT), np.inf), "values that are not finite"),
+        ("w_000000.npy", np.zeros((4, 5)), "latents have 5 and 16 numbers"),
+        ("w_mean.npy", np.zeros(5), "w_mean.npy has 5 numbers, latents have 16"),
     ],
 )
 def test_pairs_that_do_not_belong_together_are_refused(pairs, name, content, message):
@@ -177,6 +201,20 @@ def test_a_source_from_scratch_is_the_same_every_time_and_of_the_plan_its_name_s
 def test_a_source_from_scratch_that_cannot_be_is_refused(name):
     with pytest.raises(TenshotError, match=name):
         load_model(name)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--resolution", "0"], "--resolution is 0: it must be a power of two from 16 to 1024"),
+        (["--resolution", "-5"], "--resolution is -5"),
+        (["--resolution", "64", "--source", "faces64"], "--resolution is for a source from scratch"),
+        (["--resolution", "48"], "scratch-48"),
+    ],
+)
+def test_a_resolution_that_cannot_be_or_would_not_count_is_refused(shots, capsys, flags, sentence):
+    assert main(["pretrain", str(shots), "--dry-run", *flags]) == 1
+    assert sentence in capsys.readouterr().err
 
 
 def test_the_result_is_a_source_that_can_be_adapted_and_resumes_exactly(tmp_path, shots):

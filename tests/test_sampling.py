@@ -21,7 +21,7 @@ from tenshot.sampling import (
     to_uint8,
     to_unit,
 )
-from tenshot.seeds import parse_seeds, write_images
+from tenshot.seeds import parse_seeds, parse_way, write_images
 
 
 def images_of(generator, seeds, **settings):
@@ -155,6 +155,10 @@ def test_seeds_as_text(text, seeds):
     assert parse_seeds(text) == seeds
 
 
+def test_a_way_may_pass_a_seed_again():
+    assert parse_way("1,5,1,3-4") == [1, 5, 1, 3, 4] and parse_seeds("1,5,1,3-4") == [1, 5, 3, 4]
+
+
 @pytest.mark.parametrize("text", ["", ",", "1,", "-1", "1-", "a", "1.5", "1-2-3", "0x1", "1;2", "²"])
 def test_seeds_that_cannot_be_read_are_refused_with_an_example(text):
     with pytest.raises(TenshotError, match="write 7, or 0-99, or 1,5,9-12"):
@@ -167,7 +171,7 @@ def test_ranges_that_fall_or_never_end_are_refused(monkeypatch):
             parse_seeds(text)
     monkeypatch.setattr(seeds_module, "MOST", 10)
     assert len(parse_seeds("0-4,5-9")) == 10
-    with pytest.raises(TenshotError, match="--seeds names 11 seeds: at most 10 can be made in one call"):
+    with pytest.raises(TenshotError, match="--seeds names more than 10 seeds: at most so many can be made in one call"):
         parse_seeds("0-4,5-10")
 
 

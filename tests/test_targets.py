@@ -10,6 +10,16 @@ from PIL import Image
 from tenshot.__main__ import main
 from tenshot.models import load_model, save_model
 from tenshot.runs import owner_of
+from tenshot.targets import check_numbers, check_page
+
+
+def test_an_earlier_page_and_earlier_numbers_are_replaced(here):
+    page, numbers = Path("earlier.html"), Path("earlier.json")
+    page.write_text('<meta charset="utf-8">\n<meta name="generator" content="tenshot">')
+    numbers.write_text('{\n  "metrics": {}\n}')
+    check_page(page, Path("run"))
+    check_page(Path("run/report.html"), Path("run"))
+    check_numbers(numbers)
 
 
 def contents(folder):
@@ -29,6 +39,13 @@ def here(tmp_path, monkeypatch, tiny_model):
     for name in ("mine.safetensors", "mine.onnx", "new.onnx.json", "new.proof.json", "mine.zip"):
         Path(name).write_bytes(b"mine")
     Image.new("RGB", (640, 480)).save("photo.png")
+    Image.new("RGB", (512, 512)).save("square.png")  # as large as a grid of one image would be
+    for name in ("page.html", "package.json", "mine.gif"):
+        Path(name).write_bytes(b"mine")
+    Path("other").mkdir()
+    Path("other/config.json").write_text('{"shots": "x", "source": "y", "method": "dap"}')
+    Path("one").mkdir()
+    Image.new("RGB", (16, 16)).save("one/a.png")
     with zipfile.ZipFile("shots.zip", "w") as packed:
         packed.writestr("seed000000.png", b"")
         packed.writestr("notes.txt", b"")
@@ -56,6 +73,16 @@ def here(tmp_path, monkeypatch, tiny_model):
         ("generate run --out shots.zip", "shots.zip, which holds more than images of seeds"),
         ("generate run --out run/shots", "seed000000.png is a file of the run in"),
         ("generate run --grid photo.png", "photo.png, a file that is no grid of tenshot's"),
+        ("generate run --grid square.png", "square.png, a file that is no grid of tenshot's"),
+        ("report run --out page.html", "page.html, a file that is no page of tenshot's"),
+        ("report run --out other/report.html", "report.html is a file of the run in"),
+        ("evaluate m.safetensors --out package.json", "package.json, a file that is no result of tenshot evaluate"),
+        ("interpolate run --out mine.gif", "mine.gif is there already: replace it (--overwrite)"),
+        ("export run --compact --format onnx --onnx.truncation 3 --out x.onnx", "truncation is 3.0"),
+        ("export run --compact --format onnx --onnx.noise -1 --out x.onnx", "the seed of the noise is -1"),
+        ("export run --target-ratio 0.3 --finetune-steps -1 --out x.safetensors", "--finetune-steps is -1"),
+        ("export run --target-ratio 0.3 --lr 0 --out x.safetensors", "--lr is 0.0: it must be above 0"),
+        ("export run --target-ratio 0.3 --real one --out x.safetensors", "--real one holds one usable image"),
         ("generate run --grid run/sheet.png", "sheet.png is a file of the run in"),
         ("interpolate run --out run/sheet.png", "sheet.png is a file of the run in"),
     ],

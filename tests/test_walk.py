@@ -174,9 +174,9 @@ def test_images_are_resized_as_pillow_does_it_bicubically(faces, side):
 @pytest.mark.parametrize(
     ("seeds", "settings", "sentence"),
     [
-        ([4], {}, r"the seeds are \[4\]: give at least two, none negative"),
+        ([4], {}, r"the seeds are \[4\]: give at least two different ones, none negative"),
         ([], {}, r"the seeds are \[\]: give at least two"),
-        ([4, -1], {}, r"the seeds are \[4, -1\]: give at least two, none negative"),
+        ([4, -1], {}, r"the seeds are \[4, -1\]: give at least two different ones, none negative"),
         ([4, 5], {"frames": 0}, "frames is 0: from one seed to the next it takes at least 1"),
         ([4, 5], {"truncation": math.nan}, "truncation is nan: 0 gives the mean image"),
     ],

@@ -99,6 +99,8 @@ class RunConfig:
         require(self, "", "seed", self.seed <= LARGEST_SEED, f"at most {LARGEST_SEED:,}")
         for name in ("mixing", "augment_p", "lr_decay", "ada_target"):
             require(self, "", name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
+        is_seen = self.augment != "diffaug" or self.augment_p > 0
+        require(self, "", "augment_p", is_seen, "above 0 with --augment diffaug, such as 0.5, or nothing is augmented")
         require(self, "", "device", is_device_name(self.device), "auto, cpu, cuda or cuda:1")
         if self.stop:
             parse_rule(self.stop)
@@ -141,7 +143,7 @@ def read_config(path: Path) -> RunConfig:
         content = path.read_bytes()
     try:
         values = json.loads(content.decode())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TenshotError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise TenshotError(f"{path} holds no JSON object")

@@ -181,7 +181,7 @@ def _files_at(path: Path) -> Iterator[list[_Found]]:
     if os.path.isdir(path):
         found, looked_at = _in_folder(path)
         yield _some(found, looked_at, path)
-    elif (archive := _archive_in(path)) is not None:
+    elif (archive := archive_in(path)) is not None:
         inner = path.relative_to(archive).parts
         try:
             opened = zipfile.ZipFile(archive)
@@ -321,7 +321,7 @@ def _stories(records: tuple[ImageRecord, ...]) -> list[list[ImageRecord]]:
     return [list(run) for _, run in groupby(records, key=lambda record: replace(record, name=""))]
 
 
-def _archive_in(path: Path) -> Path | None:
+def archive_in(path: Path) -> Path | None:
     """The zip file that `path` is, or leads through."""
     parents = (path, *path.parents)
     return next((part for part in parents if part.suffix.lower() == ".zip" and os.path.isfile(part)), None)

@@ -192,8 +192,12 @@ def as_stored(generator: Generator, dtype: str) -> Generator:
 def prove(
     found: Compacted, name: str, out: Path, dtype: str, *, latents: int, watch: Watch | None = None
 ) -> dict[str, Any]:
-    """What a file that has been written holds, measured, fit for JSON. name: the model it was made from."""
-    stored = as_stored(found.small, dtype)
+    """What a file that has been written holds, measured, fit for JSON. name: the model it was made from.
+
+    Pixels are those of a model file's rounded numbers; of an ONNX file those of the cut alone, since what its dtype
+    changes is in the proof of its own (`onnx_export.proof_path`).
+    """
+    stored = as_stored(found.small, "float32" if out.suffix == ".onnx" else dtype)
     dense, small = size(found.dense), size(stored)
     return {
         "model": name,
@@ -218,12 +222,12 @@ def prove(
 
 
 def cut_proof_path(path: Path) -> Path:
-    """FILE.proof.json of FILE.safetensors."""
-    return path.with_suffix(".proof.json")
+    """FILE.proof.json of FILE.safetensors, FILE.onnx.proof.json of FILE.onnx."""
+    return path.with_name(f"{path.name.removesuffix('.safetensors')}.proof.json")
 
 
 def write_proof(proof: dict[str, Any], out: Path) -> Path:
-    """FILE.proof.json beside FILE.safetensors; its path. Raises TenshotError."""
+    """Beside the file, as `cut_proof_path` says; its path. Raises TenshotError."""
     path = cut_proof_path(out)
     write_atomically(path, (json.dumps(proof, indent=2) + "\n").encode())
     return path

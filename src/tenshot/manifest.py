@@ -63,17 +63,23 @@ class Checkpoints:
         entries = {name: entry for name, entry in self._entries().items() if name in there}
         entry = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         older = entries.get(self.path(step).name)
-        entries[self.path(step).name] = {**entry, "before": older["sha256"]} if older else entry
+        entries[self.path(step).name] = {**entry, "before": self._held(step, older)} if older else entry
         write_atomically(self.manifest, (json.dumps(entries, indent=1, sort_keys=True) + "\n").encode())
         write_atomically(self.path(step), data)
         self.tidy(step, keep=keep, every=every, is_last=is_last)
+
+    def _held(self, step: int, entry: Entry) -> str:
+        """Which of the hashes in its entry a file has that is to be written over: the older one, where a process was
+        killed before it had replaced it."""
+        path, before = self.path(step), entry.get("before")
+        return before if before and os.path.isfile(path) and file_digest(path) == before else entry["sha256"]
 
     def tidy(self, step: int, *, keep: int, every: int, is_last: bool) -> None:
         """Delete the checkpoints that `save` would delete after that of a step. Raises TenshotError."""
         steps = self.steps()
         due = [other for other in steps if (every and other % every == 0) or (is_last and other == step)]
         others = [other for other in steps if other not in due]
-        self._delete(set(steps) - {step, *due[-keep:], *others[len(others) - max(0, keep - len(due)) :]})
+        self._delete(set(steps) - {step, *due[-keep:], *others[max(0, len(others) - max(0, keep - len(due))) :]})
 
     def load(self, step: int | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and header of the newest whole checkpoint, or of the newest up to a step. One that is damaged or

@@ -62,7 +62,9 @@ def scratch(name: str) -> "Model | None":
     if not match:
         return None
     given = [int(number) if number else None for number in match.groups()]
-    resolution, base, cap, latent, depth = (g or d for g, d in zip(given, (64, 2048, 256, 512, 8), strict=True))
+    resolution, base, cap, latent, depth = (
+        d if g is None else g for g, d in zip(given, (64, 2048, 256, 512, 8), strict=True)
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try:
@@ -119,7 +121,7 @@ def load_model(name: str | Path) -> Model:
         generator = _empty("generator", header["generator"])
         described = header.get("discriminator")
         discriminator = _empty("discriminator", described) if described else None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise TenshotError(f"{path} is not a model file of tenshot: its header is damaged ({_fault(error)})") from error
     fill(generator, _part(tensors, "generator"), f"{path}, generator")
     if discriminator is not None:

@@ -80,7 +80,8 @@ def licence_of(card: dict[str, Any]) -> str | None:
         if card.get("licence"):
             return str(card["licence"])
         source = card.get("source")
-        card = source.get("card", {}) if isinstance(source, dict) else {}
+        before = source.get("card") if isinstance(source, dict) else None
+        card = before if isinstance(before, dict) else {}
     return None
 
 

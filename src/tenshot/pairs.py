@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tenshot.data import FREE_RATIO_BYTES, MAX_RATIO, load_images
+from tenshot.data import FREE_RATIO_BYTES, MAX_RATIO, archive_in, load_images
 from tenshot.errors import TenshotError
 from tenshot.files import told_as_sentence
 
@@ -56,13 +56,20 @@ def load_pairs(path: str, resolution: int, truncation: float = 1.0) -> Pairs:
             f"{path} holds no latents: put w_000000.npy, rows in the order of the images' numbers, beside them"
         )
     read = functools.cache(lambda name: _array(arrays[name](), f"{path}, {name}"))
-    ws = torch.stack([_row(name, blocks, read, path) for name in found.names])
+    rows = [_row(name, blocks, read, path) for name in found.names]
+    if len(widths := {len(row) for row in rows}) > 1:
+        raise TenshotError(
+            f"{path}: latents have {' and '.join(map(str, sorted(widths)))} numbers; they must have as many"
+        )
+    ws = torch.stack(rows)
     if truncation < 1:
         if "w_mean.npy" not in arrays:
             raise TenshotError(
                 f"{path} holds no w_mean.npy: latents truncated to {truncation} need the mean they were pulled to"
             )
         mean = read("w_mean.npy").flatten()
+        if len(mean) != ws.shape[1]:
+            raise TenshotError(f"{path}: w_mean.npy has {len(mean)} numbers, latents have {ws.shape[1]}")
         ws = mean + (ws - mean) / truncation
     return Pairs(found.images, ws)
 
@@ -79,14 +86,34 @@ def _row(name: str, blocks: dict[int, str], read: Callable[[str], Tensor], path:
 def _arrays(path: Path) -> dict[str, Callable[[], bytes]]:
     """Every .npy file by its name, with a way to read it."""
     if path.is_dir():
-        return {file.name: file.read_bytes for file in sorted(path.glob("*.npy")) if file.stat().st_size <= MOST_BYTES}
-    with told_as_sentence("read", path), zipfile.ZipFile(path) as archive:
-        members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
-    return {
-        Path(m.filename).name: functools.partial(_unpack, path, m.filename)
-        for m in members
-        if m.file_size <= MOST_BYTES
-    }
+        files = sorted(path.glob("*.npy"))
+        return _readers(path, [(f.name, f.stat().st_size, functools.partial(_content, f)) for f in files])
+    if (archive := archive_in(path)) is None:
+        raise TenshotError(f"{path} is an image: pairs are a folder or a zip of images with their latents")
+    below = "".join(f"{part}/" for part in path.relative_to(archive).parts)
+    with told_as_sentence("read", archive), zipfile.ZipFile(archive) as packed:
+        members = [m for m in packed.infolist() if m.filename.startswith(below) and m.filename.endswith(".npy")]
+    found = [(m.filename, m.file_size, functools.partial(_unpack, archive, m.filename)) for m in members]
+    return _readers(path, found)
+
+
+def _readers(path: Path, found: list[tuple[str, int, Callable[[], bytes]]]) -> dict[str, Callable[[], bytes]]:
+    """By their last name. Raises TenshotError for a file that is too large, and for two of one name."""
+    readers: dict[str, Callable[[], bytes]] = {}
+    for name, size, read in found:
+        if size > MOST_BYTES:
+            raise TenshotError(
+                f"{path}, {name} has {size:,} bytes: split it, latents are read up to {MOST_BYTES:,} a file"
+            )
+        if (last := Path(name).name) in readers:
+            raise TenshotError(f"{path} holds two files {last}: blocks of latents are told apart by their names")
+        readers[last] = read
+    return readers
+
+
+def _content(path: Path) -> bytes:
+    with told_as_sentence("read", path):
+        return path.read_bytes()
 
 
 def _unpack(path: Path, member: str) -> bytes:

@@ -12,7 +12,7 @@ from torch import Tensor
 from tenshot.errors import TenshotError
 from tenshot.files import make_folder, write_atomically, written_atomically
 from tenshot.randomness import LARGEST_SEED
-from tenshot.sheets import grid, png, save_png, to_pillow
+from tenshot.sheets import png, save_grid, to_pillow
 
 MOST = 1_000_000
 """Seeds in one call."""
@@ -20,7 +20,12 @@ MOST = 1_000_000
 
 def parse_seeds(text: str) -> list[int]:
     """`"7"`, `"0-99"`, `"1,5,9-12"` to a list; a seed named twice counts once. Raises TenshotError."""
-    seeds: dict[int, None] = {}
+    return list(dict.fromkeys(parse_way(text)))
+
+
+def parse_way(text: str) -> list[int]:
+    """As `parse_seeds`, but a seed named twice is there twice."""
+    seeds: list[int] = []
     for part in text.replace(" ", "").split(","):
         match = re.fullmatch(r"0*(\d+)(?:-0*(\d+))?", part)
         if not match:
@@ -30,10 +35,10 @@ def parse_seeds(text: str) -> list[int]:
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first or last - first >= MOST:
             raise TenshotError(f"--seeds {part}: the range must rise and hold at most {MOST:,} seeds")
-        seeds.update(dict.fromkeys(range(first, last + 1)))
-    if len(seeds) > MOST:
-        raise TenshotError(f"--seeds names {len(seeds):,} seeds: at most {MOST:,} can be made in one call")
-    return list(seeds)
+        seeds.extend(range(first, last + 1))
+        if len(seeds) > MOST:
+            raise TenshotError(f"--seeds names more than {MOST:,} seeds: at most so many can be made in one call")
+    return seeds
 
 
 def write_images(
@@ -56,7 +61,7 @@ def write_images(
             if picture:
                 kept.append(batch)
     if picture:
-        save_png(grid(torch.cat(kept), min(columns, count)), Path(picture))
+        save_grid(torch.cat(kept), min(columns, count), Path(picture))
     return count
 
 

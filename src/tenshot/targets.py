@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tenshot.errors import TenshotError
+from tenshot.files import told_as_sentence
 from tenshot.runs import owner_of
 from tenshot.sheets import is_grid
 
@@ -30,6 +31,28 @@ def check_foreign(target: Path) -> None:
     """Raises TenshotError where a file to be written is one that a run keeps."""
     if folder := owner_of(target):
         raise TenshotError(f"{target} is a file of the run in {folder}: choose another name, or another folder")
+
+
+def check_page(target: Path, run: Path) -> None:
+    """Raises TenshotError where a run's page would replace what is no such page, or another run's."""
+    if os.path.realpath(target) != os.path.realpath(run / "report.html"):
+        check_foreign(target)
+    _check_ours(target, b'<meta name="generator" content="tenshot">', "no page of tenshot's")
+
+
+def check_numbers(target: Path) -> None:
+    """Raises TenshotError where numbers of `tenshot evaluate` would replace something else."""
+    check_foreign(target)
+    _check_ours(target, b'"metrics": {', "no result of tenshot evaluate")
+
+
+def _check_ours(target: Path, mark: bytes, what: str) -> None:
+    if not os.path.isfile(target):
+        return
+    with told_as_sentence("read", target):
+        content = target.read_bytes()
+    if content and mark not in content:
+        raise TenshotError(f"--out is {target}, a file that is {what}: choose another name")
 
 
 def check_images(out: str | None, picture: str | None) -> None:

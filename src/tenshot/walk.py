@@ -34,10 +34,10 @@ class Walk:
     """Come back to the first seed: the last frame is one step before the first."""
 
     def __post_init__(self) -> None:
-        if len(self.seeds) < 2 or min(self.seeds) < 0:
+        if len(set(self.seeds)) < 2 or min(self.seeds) < 0:
             raise TenshotError(
                 f"a walk goes from seed to seed, and the seeds are {list(self.seeds[:3])}: "
-                "give at least two, none negative"
+                "give at least two different ones, none negative"
             )
         if self.frames < 1:
             raise TenshotError(f"frames is {self.frames}: from one seed to the next it takes at least 1")

@@ -19,7 +19,7 @@ from tenshot.errors import TenshotError
 from tenshot.files import check_writable, write_atomically
 from tenshot.metrics import METRICS, OFFLINE, evaluate
 from tenshot.metrics.protocol import choose
-from tenshot.targets import check_foreign
+from tenshot.targets import check_numbers
 
 _NAMES = (
     f"Separated by commas. Without a download: {', '.join(n for n in METRICS if METRICS[n].extractor == 'efflite')}. "
@@ -102,7 +102,7 @@ def check_target(out: Path) -> None:
         raise TenshotError(f"--out is {out}: the name must end in .json")
     if os.path.isdir(out):
         raise TenshotError(f"--out is {out}, which is a folder: give the name of a file")
-    check_foreign(out)
+    check_numbers(out)
     check_writable(out)
 
 

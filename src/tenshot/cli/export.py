@@ -1,5 +1,6 @@
 """tenshot export: a finished generator as a file for use elsewhere, its pruned channels cut out if asked for."""
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from tenshot.data import load_images
 from tenshot.distil import Distillation
 from tenshot.errors import TenshotError
 from tenshot.export import DTYPES, METRIC, Compacted, Cut, compacted, cut_proof_path, prove, write_proof
-from tenshot.files import make_folder
+from tenshot.files import check_writable
 from tenshot.metrics import METRICS, efflite
 from tenshot.models import Model, find_model, load_model, save_model, source_digest
 from tenshot.onnx_export import OnnxPlan, check_onnx, export_onnx, proof_path
@@ -79,9 +80,13 @@ def _safetensors(model: Model, flags: _Export, out: Path) -> list[str]:
     return [f"{out}: {model.resolution} px, {out.stat().st_size / 1e6:.1f} MB, {flags.dtype}"]
 
 
-def _onnx(model: Model, flags: _Export, out: Path) -> list[str]:
+def _plan(flags: _Export) -> OnnxPlan:
     noise = None if flags.onnx.noise == "none" else flags.onnx.noise
-    told = export_onnx(model, out, OnnxPlan(flags.onnx.input, flags.onnx.truncation, noise, flags.dtype))
+    return OnnxPlan(flags.onnx.input, flags.onnx.truncation, noise, flags.dtype)
+
+
+def _onnx(model: Model, flags: _Export, out: Path) -> list[str]:
+    told = export_onnx(model, out, _plan(flags))
     found = told["file_against_torch"]
     largest, mean = max(each["largest_level"] for each in found), max(each["mean_level"] for each in found)
     return [
@@ -103,9 +108,9 @@ def run(arguments: list[str]) -> int:
         "tenshot export runs/robots --compact --out robots.safetensors",
         "A finished generator as a file for use elsewhere. The discriminator stays behind.",
     )
+    out = _check(flags)
     tuning = Distillation(flags.finetune_steps, flags.lr, seed=flags.seed)
     cut = Cut(flags.target_ratio, flags.multiple, distillation=tuning)
-    out = _check(flags)
     model = load_model(flags.model)
     console = Console(highlight=False)
     found, proof = None, None
@@ -117,8 +122,7 @@ def run(arguments: list[str]) -> int:
         lines = FORMATS[flags.format](small, flags, out)
         if found:
             name = model.card.get("name") or flags.model
-            dtype = flags.dtype if flags.dtype in DTYPES else "float32"  # what int8 changes, FILE.onnx.json tells
-            proof = prove(found, name, out, dtype, latents=flags.latents, watch=watch)
+            proof = prove(found, str(name), out, flags.dtype, latents=flags.latents, watch=watch)
             lines.append(str(write_proof(proof, out)))
     if proof:
         console.print(table_of(proof))
@@ -139,14 +143,19 @@ def _check(flags: _Export) -> Path:
         raise TenshotError(f"--out is {out}, which is a folder: give the name of a file")
     if flags.format == "onnx":
         check_onnx()
+        _plan(flags)
     elif flags.dtype == "int8":
         raise TenshotError("--dtype int8 is for --format onnx: a model file holds float32 or float16")
     elif given := [name for name, value in vars(flags.onnx).items() if value != getattr(_Onnx(), name)]:
         raise TenshotError(f"--onnx.{given[0]} is for --format onnx: leave it out, or name that format and a FILE.onnx")
     if flags.latents < 1:
         raise TenshotError(f"--latents is {flags.latents}: it must be at least 1")
+    if flags.finetune_steps < 0:
+        raise TenshotError(f"--finetune-steps is {flags.finetune_steps}: it must be at least 0")
+    if not 0 < flags.lr < math.inf:
+        raise TenshotError(f"--lr is {flags.lr}: it must be above 0")
     _check_free(flags, out)
-    make_folder(out.parent)
+    check_writable(out)
     return out
 
 
@@ -167,6 +176,8 @@ def _cut(model: Model, cut: Cut, flags: _Export, watch: Bar) -> Compacted:
     reals = None
     if flags.real:
         reals = load_images(flags.real, model.resolution, limit=METRICS[METRIC].n_real).images
+        if len(reals) < 2:
+            raise TenshotError(f"--real {flags.real} holds one usable image: {METRIC} needs at least two, better 2,000")
     try:
         efflite.weights_path()
         scores = True

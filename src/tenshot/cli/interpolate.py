@@ -15,7 +15,7 @@ from tenshot.cli.common import PathFlag, parse
 from tenshot.devices import AUTO, find_device
 from tenshot.errors import TenshotError
 from tenshot.models import load_model
-from tenshot.seeds import parse_seeds
+from tenshot.seeds import parse_way
 from tenshot.targets import check_free
 
 _SMALL = 256  # px, a side; below it images are enlarged
@@ -71,7 +71,7 @@ def run(arguments: list[str]) -> int:
     device = find_device(flags.device)
     is_strip = out.suffix.lower() == ".png"
     frames = flags.frames if flags.frames is not None else _STILL if is_strip else _MOVING
-    way = walk.Walk(tuple(parse_seeds(flags.seeds)), frames, flags.loop)
+    way = walk.Walk(tuple(parse_way(flags.seeds)), frames, flags.loop)
     models = [load_model(name) for name in (flags.pair, flags.model) if name is not None]
     for model in models:
         model.generator.to(device)

@@ -9,6 +9,7 @@ from tyro.conf import Positional, arg
 from tenshot.cli.common import PathFlag, parse
 from tenshot.errors import TenshotError
 from tenshot.report import write_and_tell
+from tenshot.targets import check_page
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ def run(arguments: list[str]) -> int:
     out = Path(flags.out) if flags.out else None
     if out and out.suffix.lower() not in (".html", ".htm"):
         raise TenshotError(f"--out is {flags.out}: the name must end in .html")
+    if out:
+        check_page(out, Path(flags.run))
     written, numbers = write_and_tell(Path(flags.run), out, [Path(path) for path in flags.compare])
     for number in numbers:
         print(f"{number.label:<16}{number.value:<14}{number.meaning}")

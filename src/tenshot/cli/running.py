@@ -84,13 +84,14 @@ def values_of(config: RunConfig) -> dict[str, Any]:
 
 
 def peek(arguments: list[str], flag: str) -> str | None:
-    """A flag's value, before it is clear which flags there are."""
+    """A flag's value, the last one if it is given twice, before it is clear which flags there are."""
+    found = None
     for i, argument in enumerate(arguments):
         if argument == flag and i + 1 < len(arguments):
-            return arguments[i + 1]
-        if argument.startswith(f"{flag}="):
-            return argument.partition("=")[2]
-    return None
+            found = arguments[i + 1]
+        elif argument.startswith(f"{flag}="):
+            found = argument.partition("=")[2]
+    return found
 
 
 def carry_out(verb: str, arguments: list[str], config: RunConfig, flags: Any) -> Path | None:

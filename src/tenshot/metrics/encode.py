@@ -114,30 +114,33 @@ class FakeFeatures:
     Args:
         extractor: the network.
         n: fakes of which pooled features are wanted.
-        n_maps: fakes of which feature maps are wanted, for the clusters around the shots.
-        shots: uint8 `[s, 3, h, w]`, if `n_maps` is not 0.
+        maps: numbers of fakes of which feature maps are wanted, for the clusters around the shots, an `IntraDist` each.
+        shots: uint8 `[s, 3, h, w]`, if there are such.
         seed: of the clusters' draw.
     """
 
-    def __init__(self, extractor: Extractor, n: int, n_maps: int, shots: Tensor | None, seed: int):
+    def __init__(self, extractor: Extractor, n: int, maps: set[int], shots: Tensor | None, seed: int):
         self.extractor = extractor
-        self.n, self.n_maps = n, n_maps
+        self.n, self.n_maps = n, max(maps, default=0)
         self.done = 0
         self._pooled: list[Tensor] = []
-        self.intra: IntraDist | None = None
-        if n_maps and shots is not None:
+        self.intra: dict[int, IntraDist] = {}
+        if maps and shots is not None:
             self.keeps_images = extractor.channel_weights is not None  # LPIPS: 32 MB of maps for an image of 256 px
             describe = (lambda images: described(extractor, images)) if self.keeps_images else None
-            self.intra = IntraDist(described(extractor, shots), seed, describe=describe)
+            clusters = described(extractor, shots)
+            self.intra = {n: IntraDist(clusters, seed, describe=describe) for n in sorted(maps)}
 
     def take(self, fakes: Tensor) -> None:
         """Encode the next fakes, `[n, 3, h, w]`, as many of them as are still wanted."""
         for piece in fakes[: max(self.n, self.n_maps) - self.done].split(self.extractor.batch):
             left = self.n_maps - self.done
             encoded = self.extractor(piece, stages=left > 0)
-            if self.intra is not None and left > 0:
+            if self.intra and left > 0:
                 found = descriptors([x[:left] for x in encoded.stages], self.extractor.channel_weights)
-                self.intra.update(found, piece[:left] if self.keeps_images else None)
+                for n, intra in self.intra.items():
+                    if (more := n - self.done) > 0:
+                        intra.update(found[:more], piece[:more] if self.keeps_images else None)
             self._pooled.append(encoded.pooled.cpu())
             self.done += len(piece)
 

@@ -73,7 +73,7 @@ class IntraDist:
         self.sizes = [0] * len(shots)
         self.nearest = math.inf
         self.describe = describe
-        self._kept: Tensor | None = None  # [s, per_cluster, ...]
+        self._kept: list[dict[int, Tensor]] = [{} for _ in range(len(shots))]  # by cluster, then slot
         self._lots = np.full((len(shots), per_cluster), np.inf)  # the smallest lots of a cluster stay
         self._random = np.random.RandomState(seed)
 
@@ -82,16 +82,14 @@ class IntraDist:
         """Take in descriptors `[n, d]`, and the images `[n, ...]` if these are to be kept; returns itself, so that
         updates chain."""
         rows = fakes if images is None else images
-        if self._kept is None:  # memory is taken from the system only where something is written
-            self._kept = rows.new_empty(*self._lots.shape, *rows.shape[1:])
         distances = squared_distances(fakes, self.shots)
         lots = self._random.random_sample(len(fakes))
         for row, lot, cluster in zip(rows, lots, distances.argmin(1).tolist(), strict=True):
             self.sizes[cluster] += 1
-            slot = self._lots[cluster].argmax()  # a free one, else the largest lot's
+            slot = int(self._lots[cluster].argmax())  # a free one, else the largest lot's
             if lot < self._lots[cluster, slot]:
                 self._lots[cluster, slot] = lot
-                self._kept[cluster, slot] = row
+                self._kept[cluster][slot] = row.clone()  # without the batch that it is a part of
         self.nearest = min(self.nearest, distances.min().item())
         return self
 
@@ -107,9 +105,9 @@ class IntraDist:
             `nearest_to_shot`: the smallest distance of a fake to a shot, 0 for a copy.
         """
         means = []
-        for cluster, count in enumerate(np.isfinite(self._lots).sum(1)):
-            if count > 1 and self._kept is not None:
-                rows = self._kept[cluster, :count]
+        for kept in self._kept:
+            if len(kept) > 1:
+                rows = torch.stack([kept[slot] for slot in sorted(kept)])
                 means.append(mean_of_pairs(self.describe(rows) if self.describe else rows))
         return {
             "value": float(np.mean(means)) if means else None,

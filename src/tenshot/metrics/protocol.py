@@ -29,6 +29,9 @@ from tenshot.sampling import to_uint8
 Watch = Callable[[str, int, int], None]
 """Told what is being encoded, how much of it is done, and how much there is."""
 
+MOST_CLUSTERS = 1000
+"""Training images around which clusters are made; each has a descriptor of 1.4 MB and more in memory."""
+
 
 def score(
     fakes: Images,
@@ -152,9 +155,9 @@ class _Run:
                 raise TenshotError(
                     f"{', '.join(metrics)} needs fakes as the generator gives them, not rounded to uint8"
                 )
-            n_maps = max((m.n for m in metrics.values() if m.maps), default=0)
+            maps = {m.n for m in metrics.values() if m.maps}
             n = max((m.n for m in metrics.values() if not m.maps), default=0)
-            taken = FakeFeatures(extractor, n, n_maps, self.shots, self.seed)
+            taken = FakeFeatures(extractor, n, maps, self.shots, self.seed)
             if self.shots is not None and any(m.shots and not m.maps for m in metrics.values()):
                 self.shot_features[key] = pooled_features(extractor, self.shots, len(self.shots))
             wanted = max(m.n_real for m in metrics.values())
@@ -196,7 +199,7 @@ class _Run:
             taken.pooled()[: metric.n],
             self.real_features.get(metric.extractor, none)[: metric.n_real],
             self.shot_features.get(metric.extractor, none),
-            taken.intra.result() if metric.maps and taken.intra else {},
+            taken.intra[metric.n].result() if metric.maps and taken.intra else {},
             self.seed,
         )
         extractor = taken.extractor
@@ -234,6 +237,11 @@ def check_given(name: str, metric: Metric, reals: Tensor | None, shots: Tensor |
         )
     if metric.shots and (shots is None or len(shots) == 0):
         raise TenshotError(f"{name} needs the training images, and none were given: give them with --shots")
+    if metric.maps and shots is not None and len(shots) > MOST_CLUSTERS:
+        raise TenshotError(
+            f"{name} makes a cluster of each training image, and there are {len(shots):,}: it is for few, at most "
+            f"{MOST_CLUSTERS:,}; leave it out of the metrics"
+        )
 
 
 def one_size(images: Tensor, what: str, side: tuple[str, int] | None) -> tuple[str, int]:
