@@ -25,10 +25,11 @@ EAGER = Dap(warmup=0.0, settle=0.1, every=5, prune_mass=0.1, guards=Guards(min_a
 BLOCKS = ("conv1", "convs.0", "convs.1", "convs.2", "convs.3")
 
 
-def adapted(method, steps=24, **settings):
+def adapted(method, steps=24, until=None, **settings):
+    """After `until` steps of so many, all of them by default."""
     config = RunConfig(shots="tiny", method=method, **{"steps": steps, "batch": 2, **settings})
     run = begin(config, tiny_model(), tiny_shots())
-    for step in range(steps):
+    for step in range(until or steps):
         run_step(run, step)
     return run
 
@@ -195,6 +196,23 @@ def test_the_result_is_at_its_reach_whichever_networks_are_pruned(networks):
         begun, average = source.get_parameter(name), run.nets.ema.get_parameter(name)
         wanted = begun + reaches[block] * (average - begun)
         torch.testing.assert_close(result.get_parameter(name), wanted, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({"reach_images": 12}, 6),
+        ({"reach_images": 13}, 6),
+        ({"reach_images": 1}, 1),
+        ({"reach_images": 0}, 24),
+        ({}, 24),
+    ],
+)
+def test_what_was_at_stake_is_that_of_the_first_images_however_long_the_run_is(settings, steps):
+    run = adapted(replace(EAGER, **settings))  # 24 steps of 2 images
+    short, counted = adapted(replace(EAGER, reach_images=0), until=steps), run.state["generator/conv1/information"]
+    assert counted[2] == steps
+    assert torch.equal(counted, short.state["generator/conv1/information"])
 
 
 def test_styles_can_spread_without_reach():

@@ -75,9 +75,12 @@ class Dap(Method):
     choose: Literal["importance", "magnitude", "random"] = "importance"
     """Which filters go first, however many: the least important; for comparison the smallest, or any."""
     reach: float = 0.0
-    """How far the layers of the result go from the source on average: this times their Fisher information over the run,
+    """How far the layers of the result go from the source on average: this times their Fisher information early in the run,
     as a share of what it had in the source; each in proportion to the root of its own. Where little was at stake the
     source is kept, where much was a layer goes on beyond the moving average. 0 = the moving average as it is."""
+    reach_images: int = 2400
+    """Over how many of the run's first images that is: what is at stake falls while a run goes on, and more steps do
+    not make a domain nearer. 0 = all."""
     max_reach: float = 1.25
     """The farthest that layers go on average; 1 is where the moving average is."""
     max_layer_reach: float = 2.0
@@ -96,6 +99,7 @@ class Dap(Method):
         require(self, self.name, "prune_level", 0 <= self.prune_level <= 1, "between 0 and 1")
         require(self, self.name, "consistency_weight", 0 <= self.consistency_weight < math.inf, "at least 0")
         require(self, self.name, "reach", 0 <= self.reach < math.inf, "at least 0")
+        require(self, self.name, "reach_images", self.reach_images >= 0, "at least 0")
         require(self, self.name, "max_reach", 0 < self.max_reach < math.inf, "above 0")
         require(self, self.name, "max_layer_reach", 0 < self.max_layer_reach < math.inf, "above 0")
         require(self, self.name, "spread", 0 < self.spread < math.inf, "above 0")
@@ -212,11 +216,12 @@ class Dap(Method):
         newest = {group.name: fisher[group.name].float().cpu() for group in groups}
         alive = {name: (fate != Fate.PRUNE) | self.revive for name, fate in fates_of(network, groups, state).items()}
         scale = torch.cat([newest[name][alive[name]] for name in newest]).mean() if self.rule == "global" else None
-        seen = int(state[f"{network}/estimates"])
+        seen, clock = int(state[f"{network}/estimates"]), context.clock
+        is_early = not self.reach_images or (clock.step + 1) * clock.batch <= self.reach_images
         for name, values in newest.items():
             key = f"{network}/{name}"
             state[f"{key}/importance"] = track(state[f"{key}/importance"], values, alive[name], beta, seen, scale)
-            if (information := state.get(f"{key}/information")) is not None:
+            if (information := state.get(f"{key}/information")) is not None and (is_early or not information[2]):
                 remember_(information, values[alive[name]].mean())
 
     def _decide(
