@@ -75,9 +75,9 @@ class Dap(Method):
     choose: Literal["importance", "magnitude", "random"] = "importance"
     """Which filters go first, however many: the least important; for comparison the smallest, or any."""
     reach: float = 0.0
-    """How far the layers of the result go from the source on average: this times their Fisher information early in the run,
-    as a share of what it had in the source; each in proportion to the root of its own. Where little was at stake the
-    source is kept, where much was a layer goes on beyond the moving average. 0 = the moving average as it is."""
+    """How far the layers of the result go from the source on average: this times their Fisher information early in
+    the run, as a share of what it had in the source; each in proportion to the root of its own. Where little was at
+    stake the source is kept, where much was a layer goes on beyond the moving average. 0 = the moving average."""
     reach_images: int = 2400
     """Over how many of the run's first images that is: what is at stake falls while a run goes on, and more steps do
     not make a domain nearer. 0 = all."""
