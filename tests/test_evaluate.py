@@ -190,9 +190,10 @@ class TestVerb:
         assert not Colours.seen
 
     def test_the_check_of_an_output_leaves_what_is_there(self, tmp_path):
-        (tmp_path / "result.json").write_text("before")
+        before = '{"metrics": {}}'
+        (tmp_path / "result.json").write_text(before)
         cli.check_target(tmp_path / "result.json")
-        assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("result.json", "before")]
+        assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("result.json", before)]
 
     def test_a_metric_without_its_images_names_the_flag_for_them(self, tiny_source, capsys):
         assert main(["evaluate", str(tiny_source), "--metrics", "fd_efflite_500,intra_dist_200"]) == 1
