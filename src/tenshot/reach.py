@@ -2,7 +2,7 @@
 
 Weights between two fine-tuned networks, and beyond the second, give working networks (WiSE-FT, arXiv:2109.01903; task
 arithmetic, arXiv:2212.04089). Here the place on that line is set layer by layer. A filter's Fisher information is the
-mean squared change of the loss, to first order, that its removal makes. Over a run a layer has the less of it, in
+mean squared change of the loss, to first order, that its removal makes. Early in a run a layer has the less of it, in
 shares of what it had when the source's discriminator judged the source's images, the sooner it fits the new domain.
 Where little was at stake, much of the source fits, and the layer goes back towards it; where much was, the source is
 what does not fit, and the layer goes on. The formulas are ours.
@@ -39,8 +39,8 @@ def remember_(information: Tensor, fisher: Tensor) -> None:
 
 
 def relative(information: Tensor) -> float | None:
-    """A layer's Fisher information, mean over the run so far, as a share of the source's own; None before the first
-    estimate, or where the source's is 0."""
+    """A layer's Fisher information, mean over the estimates so far, as a share of the source's own; None before the
+    first estimate, or where the source's is 0."""
     source, total, estimates = information.tolist()
     return total / estimates / source if estimates and source > 0 else None
 

@@ -88,9 +88,10 @@ def run(arguments: list[str]) -> int:
     places = Places(*(Path(path).expanduser().resolve() for path in (data, flags.work, flags.results)))
     _check_data(jobs, places.data)
     console = Console(highlight=False)
-    _tell_lacking(console, jobs, places)
+    results = Results(places.results)
+    _tell_lacking(console, jobs, places, results)
     if flags.dry_run:
-        return _list(console, jobs, places)
+        return _list(console, jobs, places, results)
     for folder in (places.work, places.results):
         make_folder(folder)
     pool = _pool(flags, places)
@@ -119,9 +120,8 @@ def _check_data(jobs: list[Job], data: Path) -> None:
         raise TenshotError(f"{data} lacks {', '.join(missing)}: benchmarks/data/README.md says how they are made")
 
 
-def _tell_lacking(console: Console, jobs: list[Job], places: Places) -> None:
+def _tell_lacking(console: Console, jobs: list[Job], places: Places, results: Results) -> None:
     """Results are written once: those from before a spec named another metric will never have it."""
-    results = Results(places.results)
     lacking = [names for job in jobs if (names := results.lacking(job, source_sha256(job.config, places.data)))]
     if lacking:
         what = ", ".join(dict.fromkeys(name for names in lacking for name in names))
@@ -129,8 +129,7 @@ def _tell_lacking(console: Console, jobs: list[Job], places: Places) -> None:
         console.print(told, markup=False, soft_wrap=True)
 
 
-def _list(console: Console, jobs: list[Job], places: Places) -> int:
-    results = Results(places.results)
+def _list(console: Console, jobs: list[Job], places: Places, results: Results) -> int:
     for job in jobs:
         is_done = results.find(job, source_sha256(job.config, places.data)) is not None
         console.print(f"{'done' if is_done else 'to do'}  {_shown(job)}", markup=False, soft_wrap=True)
