@@ -215,6 +215,22 @@ def test_what_was_at_stake_is_that_of_the_first_images_however_long_the_run_is(s
     assert torch.equal(counted, short.state["generator/conv1/information"])
 
 
+def test_after_its_first_images_a_run_goes_the_less_beyond_the_average_the_longer_it_went_on():
+    settings = {"reach": 1.1, "max_reach": 50.0, "max_layer_reach": 50.0, "spread": 1.5}
+    run = adapted(replace(NEVER, reach_images=12, **settings))  # 24 steps of 2 images, so a quarter of them
+    shares = {name: relative(run.state[f"generator/{name}/information"]) for name in run.method.reaches(run.state)}
+    whole = places(shares, 1.1, 50.0, 50.0)
+    assert min(whole.values()) < 1 < max(whole.values())
+    for name, place in run.method.reaches(run.state).items():
+        assert place == pytest.approx(whole[name] if whole[name] < 1 else 1 + (whole[name] - 1) / 2)
+    result, average = run.method.averaged(run.nets, run.state), run.nets.ema
+    for name, place in run.method.reaches(run.state).items():
+        weight = f"{name}.conv.modulation.weight"
+        begun, here = run.nets.source.get_parameter(weight), average.get_parameter(weight)
+        wanted = (1 + 0.5 / 2) * max(1.0, place) * (begun + place * (here - begun))
+        torch.testing.assert_close(result.get_parameter(weight), wanted)
+
+
 def test_styles_can_spread_without_reach():
     run = adapted(replace(EAGER, reach=0.0, spread=1.5))
     result, average = run.method.averaged(run.nets, run.state), run.nets.ema

@@ -58,6 +58,17 @@ def places(shares: Mapping[str, float], gain: float, most: float, most_of_layer:
     return {name: min(most_of_layer, wanted * root / mean) if mean > 0 else 0.0 for name, root in roots.items()}
 
 
+def beyond(place: float, early: float) -> float:
+    """A place beyond the average as it is once a run has gone on: what lies beyond 1 times the root of `early`, the
+    share of the run by which the place was found.
+
+    To go on beyond the average is to forecast training that is still to come. Weights that walk at random are as far
+    from the source as the root of their steps, so this keeps the way beyond the average as long as it was. Places up
+    to 1 stay.
+    """
+    return min(place, 1.0) + max(place - 1.0, 0.0) * math.sqrt(early)
+
+
 @torch.no_grad()
 def extend(
     source: Generator,

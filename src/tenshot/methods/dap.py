@@ -18,7 +18,7 @@ from tenshot.methods.deciding import fates_of, is_usable, layer_report, sample_l
 from tenshot.nets import Generator
 from tenshot.pruning import Guards, count_cumulative, count_share, count_single, decide, ramp, track
 from tenshot.randomness import generator_for
-from tenshot.reach import SOURCE_SAMPLES, extend, places, relative, remember_
+from tenshot.reach import SOURCE_SAMPLES, beyond, extend, places, relative, remember_
 from tenshot.settings import check_types, require
 
 _LOSS_PHASE: dict[Network, Phase] = {"generator": "g", "discriminator": "d"}
@@ -80,7 +80,8 @@ class Dap(Method):
     stake the source is kept, where much was a layer goes on beyond the moving average. 0 = the moving average."""
     reach_images: int = 2400
     """Over how many of the run's first images that is: what is at stake falls while a run goes on, and more steps do
-    not make a domain nearer. 0 = all."""
+    not make a domain nearer. After them the result goes the less beyond the average, and spreads the less, the longer
+    the run has gone on: by the root of their share of it. 0 = all, and no less of either."""
     max_reach: float = 1.25
     """The farthest that layers go on average; 1 is where the moving average is."""
     max_layer_reach: float = 2.0
@@ -124,7 +125,8 @@ class Dap(Method):
             return nets.ema
         reaches = self.reaches(state) or dict.fromkeys(nets.ema.blocks().keys() - {"style"}, 1.0)
         groups = dict(self._watched(nets)).get("generator", [])
-        return extend(nets.source, nets.ema, reaches, fates_of("generator", groups, state), groups, self.spread)
+        spread = beyond(self.spread, self._early(state))
+        return extend(nets.source, nets.ema, reaches, fates_of("generator", groups, state), groups, spread)
 
     def reaches(self, state: State) -> dict[str, float]:
         """By the name of G's layer: how far it goes, 1 = as far as the moving average; 1 before the first estimate and
@@ -133,7 +135,14 @@ class Dap(Method):
         found = {name: relative(state[f"generator/{name}/information"]) for name in names}
         shares = {name: share for name, share in found.items() if share is not None}
         reached = places(shares, self.reach, self.max_reach, self.max_layer_reach) if shares else {}
-        return dict.fromkeys(names, 1.0) | reached
+        early = self._early(state)
+        return dict.fromkeys(names, 1.0) | {name: beyond(place, early) for name, place in reached.items()}
+
+    def _early(self, state: State) -> float:
+        """Share of G's estimates so far that are of the run's first `reach_images` images; 1 before the first, and
+        without reach."""
+        counted = [accounts[2].item() for key, accounts in state.items() if key.endswith("/information")]
+        return max(counted) / int(state["generator/estimates"]) if counted and any(counted) else 1.0
 
     def card(self, state: State) -> dict[str, Any]:
         reaches = self.reaches(state)
