@@ -142,7 +142,7 @@ class Dap(Method):
         """Share of G's estimates so far that are of the run's first `reach_images` images; 1 before the first, and
         without reach."""
         counted = [accounts[2].item() for key, accounts in state.items() if key.endswith("/information")]
-        return max(counted) / int(state["generator/estimates"]) if counted and any(counted) else 1.0
+        return max(counted) / int(state["generator/estimates"]) if any(counted) else 1.0
 
     def card(self, state: State) -> dict[str, Any]:
         reaches = self.reaches(state)
