@@ -1,5 +1,6 @@
 """The command line as a user meets it: words, files and exit codes."""
 
+import contextlib
 import errno
 import json
 import os
@@ -533,3 +534,29 @@ def test_generate_refuses_what_makes_no_sense_and_writes_nothing(
 def test_generate_tells_an_unfinished_run(tmp_path, capsys):
     assert main(["generate", str(tmp_path), "--out", "x"]) == 1
     assert "is a folder without model.safetensors: is it a finished run?" in one_sentence(capsys, "generate")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pseudo-terminals")
+@pytest.mark.parametrize(
+    ("no_color", "to_file", "coloured"), [("", False, True), ("1", False, False), ("", True, False)]
+)
+def test_faults_are_coloured_on_a_terminal_and_never_under_no_color_or_in_a_file(tmp_path, no_color, to_file, coloured):
+    ours, theirs = os.openpty()
+    with (tmp_path / "faults").open("wb") as file:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "tenshot", "generate", "model", "--sedds", "1"],
+            env={**os.environ, "NO_COLOR": no_color, "TERM": "xterm"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=file if to_file else theirs,
+        )
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # how Linux says that nobody holds the other end any more
+        while chunk := os.read(ours, 65_536):
+            said += chunk
+    os.close(ours)
+    assert child.wait(timeout=60) == 2
+    said += (tmp_path / "faults").read_bytes()
+    assert b"--sedds" in said
+    assert (b"\x1b[" in said) == coloured

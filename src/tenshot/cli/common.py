@@ -1,5 +1,6 @@
 """What the verbs share: flags to a dataclass, signals to a clean stop."""
 
+import os
 import signal
 import sys
 import warnings
@@ -26,7 +27,13 @@ def parse(kind: type[_T], arguments: list[str], example: str, description: str) 
     """Flags to a dataclass; a misspelt flag ends the program with exit code 2."""
     verb = " ".join(example.split()[:2])
     text = f"{description}\n\nFor example: {example}"
+    tyro._experimental_options["ansi_codes"] = _colours_wanted()
     return tyro.cli(kind, args=arguments, prog=verb, description=text, config=(FlagCreatePairsOff,))
+
+
+def _colours_wanted() -> bool:
+    """Help goes to stdout and faults to stderr, but tyro asks stdout alone, and not NO_COLOR (https://no-color.org)."""
+    return not os.environ.get("NO_COLOR") and all(s and s.isatty() for s in (sys.stdout, sys.stderr))
 
 
 class Bar:
