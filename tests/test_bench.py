@@ -21,6 +21,7 @@ from tenshot import loop
 from tenshot.__main__ import main
 from tenshot.bench import intervals, work
 from tenshot.bench.claims import claimed, is_claimed
+from tenshot.bench.cluster import Cluster
 from tenshot.bench.processes import Processes
 from tenshot.bench.results import Results, read_result, write_result
 from tenshot.bench.specs import all_jobs, read_spec, selected
@@ -100,6 +101,18 @@ class TestSpecs:
         assert (jobs[1].config.lr, jobs[1].config.method.guards.max_ratio) == (0.001, 0.3)
         assert jobs[1].config.method.prune_mass == METHODS["dap"]().prune_mass
 
+    def test_a_domain_or_seed_that_is_named_twice_counts_once(self, tmp_path):
+        spec = read_spec(write_spec(tmp_path, {"variants": {"dap": {}}, "domains": ["a", "b", "a"], "seeds": [1, 1]}))
+        assert (spec.domains, spec.seeds, len(spec.jobs)) == (("a", "b"), (1,), 2)
+
+    def test_one_run_whose_method_is_no_name_is_told_in_a_sentence(self, tmp_path):
+        with pytest.raises(TenshotError, match=r"spec\.json: method is \['dap'\]: it must be a name"):
+            read_spec(write_spec(tmp_path, {"method": ["dap"], "domain": "a"}))
+
+    def test_a_method_without_presets_is_told_in_a_sentence(self, tmp_path):
+        with pytest.raises(TenshotError, match="pretrain has no presets: give an instance of Pretrain"):
+            read_spec(write_spec(tmp_path, {"method": "pretrain", "domain": "a"}))
+
     def test_one_run_can_be_a_spec_of_its_own(self, tmp_path):
         (job,) = read_spec(write_spec(tmp_path, {"method": "cdc", "domain": "a", "seed": 2, "batch": 6})).jobs
         assert (job.variant, job.domain, job.config.seed, job.config.batch) == ("cdc", "a", 2, 6)
@@ -113,6 +126,8 @@ class TestSpecs:
             ({"variants": {"x": {"method": ["a"]}}}, r"method is \['a'\]: it must be a name"),
             ({"settings": {"preset": ["a"]}}, r"preset is \['a'\]: it must be a name"),
             ({"domains": [["a"]]}, r"domain is \['a'\]: it must be a name"),
+            ({"variants": {"dap": None}}, "a variant is None: it must be an object of settings"),
+            ({"variants": {"dap": 5}}, "a variant is 5: it must be an object of settings"),
             ({"metrics": [["a"]]}, r"metrics has \['a'\]; known are"),
         ],
     )
@@ -529,6 +544,18 @@ class TestCommand:
         monkeypatch.delenv("TENSHOT_BENCH_DATA", raising=False)
         assert main(["bench", str(there / "spec.json"), *arguments]) == 1
         assert message in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("resources", "gpus", "places"),
+        [({"CPU": 8.0}, 0, 4), ({"CPU": 8.0, "GPU": 3.0}, 1, 3), ({"CPU": 3.0, "GPU": 4.0}, 1, 1)],
+    )
+    def test_where_a_cluster_has_gpus_each_job_has_one_to_itself(self, tmp_path, monkeypatch, resources, gpus, places):
+        ray = mock.Mock()
+        ray.cluster_resources.return_value = resources
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        cluster = Cluster("auto", places_of(tmp_path), threads=2)
+        asked = ray.remote.call_args.kwargs
+        assert (asked["num_cpus"], asked["num_gpus"], cluster.free()) == (2, gpus, places)
 
     def test_without_ray_the_extra_is_named(self, there, monkeypatch, capsys):
         monkeypatch.setitem(sys.modules, "ray", None)

@@ -285,8 +285,8 @@ def test_more_patch_maps_than_the_discriminator_has_are_refused():
         adaptation(Cdc(patch_maps=2))
     with pytest.raises(TenshotError, match="at most 4"):
         Cdc(patch_maps=5)
-    with pytest.raises(TenshotError, match=r"--cdc.pairs is 1"):
-        Cdc(pairs=1)
+    with pytest.raises(TenshotError, match=r"--cdc.pairs is 2: it must be at least 3"):
+        Cdc(pairs=2)
 
 
 def test_heads_train_with_d_in_free_steps_alone():

@@ -440,7 +440,7 @@ def test_a_signal_stops_the_run_at_a_checkpoint_from_which_it_resumes(
     assert main(["adapt", "--resume", str(run)]) == 0
     assert (run / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
     assert main(["adapt", "--resume", str(run)]) == 1
-    assert "has finished its 4 steps: there is nothing to resume" in capsys.readouterr().err
+    assert "has finished, its result is model.safetensors: there is nothing to resume" in capsys.readouterr().err
 
 
 def test_ctrl_c_while_loading_is_not_a_traceback(adapt, monkeypatch, capsys):

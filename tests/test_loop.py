@@ -156,7 +156,7 @@ def test_one_shot_is_enough_and_a_batch_may_be_larger_than_the_shots(given):
     ("prepare", "message"),
     [
         (lambda given: None, "is not a run's folder: it has no config.json"),
-        (lambda given: loop.start(config(given), out=given / "run"), "has finished its 9 steps"),
+        (lambda given: loop.start(config(given), out=given / "run"), "has finished, its result is model.safetensors"),
         (lambda given: vanish(given, "source"), "there is no model"),
         (lambda given: vanish(given, "changed source"), "the source of .* changed since the run began"),
         (lambda given: vanish(given, "changed settings"), r"settings of .* changed .* \(lr: 0.5 now, 0.\d+ before\)"),

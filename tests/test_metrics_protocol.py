@@ -116,6 +116,52 @@ def test_clusters_around_many_training_images_are_refused_and_the_others_measure
 
 
 @FEW
+def test_reals_and_shots_are_encoded_once_by_whoever_hands_in_again_what_is_known(reals, shots):
+    spy, known, names = Spy(), {}, ("fd_efflite_500", "copy_rate_200", "intra_dist_200")
+    one, other = shapes(20, seed=3), shapes(20, seed=4)
+    first = score(one, reals, shots, names, extractors={"efflite": spy}, known=known)
+    spy.shown.clear()
+    again = score(other, reals, shots, names, known=known)
+    assert sum(map(len, spy.shown)) == len(other)
+    assert again == score(other, reals, shots, names, extractors={"efflite": Spy()}) != first
+
+
+@FEW
+def test_a_network_that_could_not_be_loaded_is_asked_for_again(reals, shots, monkeypatch):
+    found = iter([RuntimeError("busy"), Spy()])
+
+    def load(*_):
+        if isinstance(step := next(found), Exception):
+            raise step
+        return step
+
+    monkeypatch.setattr(protocol, "load", load)
+    known = {}
+    results = [score(reals, reals, shots, ["copy_rate_200"], keep_going=True, known=known) for _ in range(2)]
+    assert "busy" in results[0]["copy_rate_200"]["failed"]
+    assert "value" in results[1]["copy_rate_200"]
+
+
+def test_descriptors_of_many_images_are_those_of_each_and_are_refused_where_they_would_fill_memory(shots, monkeypatch):
+    spy = Spy()
+    monkeypatch.setattr(type(spy), "batch", 3)
+    found = encode.described(spy, shots)
+    assert [len(piece) for piece in spy.shown] == [3, 1]
+    assert torch.equal(found, torch.cat([encode.described(spy, shot[None]) for shot in shots]))
+    monkeypatch.setattr(encode, "MOST_BYTES", 3 * found[0].nbytes)
+    with pytest.raises(TenshotError, match=r"clusters around 4 training images .* at most 3; leave the metric out"):
+        encode.described(spy, shots)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_subsets_cannot_be_drawn_with_is_refused_before_any_work(reals, shots, seed):
+    spy = Spy()
+    with pytest.raises(TenshotError, match=f"seed is {seed}: it must be from 0 to 4,294,967,295"):
+        score(reals, reals, shots, ["kd_efflite_2k"], seed, extractors={"efflite": spy}, keep_going=True)
+    assert not spy.shown
+
+
+@FEW
 def test_features_of_reals_are_kept_on_disk_and_damaged_ones_made_anew(tmp_path, monkeypatch, reals):
     fresh = pooled_features(Spy(), reals, 20, tmp_path)
     (entry,) = tmp_path.iterdir()

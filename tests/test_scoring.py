@@ -122,7 +122,8 @@ def run_of(tmp_path, monkeypatch):
         Image.fromarray(shot.permute(1, 2, 0).numpy()).save(tmp_path / "shots" / f"{i}.png")
     looks = []
 
-    def stand_in(fakes, reals, shots, names, device, unclamped, keep_going):
+    def stand_in(fakes, reals, shots, names, device, unclamped, keep_going, known):
+        assert known.setdefault("looks", len(looks)) == 0, "each look of a run must know what the first one found"
         looks.append(next(iter(fakes)))
         assert keep_going and shots.shape[0] == 6
         values = {"intra_dist_200": {"value": len(looks) / 10, "n_fake": 200}, "alone": {"value": None}}

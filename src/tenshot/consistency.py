@@ -35,7 +35,8 @@ def distance_consistency(
 ) -> Tensor:
     """How differently n latents resemble each other through source and target (CDC, section 3.1), `[] >= 0`.
 
-    layers: for each of the n >= 2 rows, the layer of `source` and `target` in which it is compared with the others.
+    layers: for each of the n >= 3 rows, the layer of `source` and `target` in which it is compared with the others;
+        of 2 rows each has one other, and the result is 0.
     Each row's n - 1 cosine similarities become a distribution by a softmax; rows are compared by
     KL(source || target), or KL(target || source) with kl_from = "target".
     """

@@ -144,7 +144,7 @@ def resume(
     run.check_begun()
     config = read_config(run.config)
     if run.model.is_file():
-        raise TenshotError(f"{out} has finished its {config.steps} steps: there is nothing to resume")
+        raise TenshotError(f"{out} has finished, its result is {run.model.name}: there is nothing to resume")
     run.open()
     try:
         with _survival_told(run):
@@ -203,7 +203,7 @@ def _provenance(adaptation: Adaptation) -> dict[str, Any]:
     return {
         "source": source_digest(adaptation.config.source),
         "settings": json.loads(adaptation.config.to_json()),
-        "shots": hashlib.sha256(adaptation.shots.numpy().tobytes()).hexdigest(),
+        "shots": hashlib.sha256(adaptation.shots.contiguous().numpy()).hexdigest(),
         "threads": torch.get_num_threads(),
         "device": adaptation.nets.generator.latent_avg.device.type,
     }

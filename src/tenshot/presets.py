@@ -8,6 +8,7 @@ from typing import Any
 
 from tenshot.config import RunConfig, build_method
 from tenshot.errors import TenshotError
+from tenshot.methods import KNOWN
 from tenshot.settings import build
 
 _PUBLIC_CODE = {
@@ -118,6 +119,11 @@ better ones still (sources/faces64.md).
 def find_preset(method: str, name: str = DEFAULT) -> Preset:
     """Raises TenshotError for a method or a name there is none of."""
     build_method(method, {})  # the sentence about methods that do not exist
+    if method not in PRESETS:
+        raise TenshotError(
+            f"{method} has no presets: give an instance of {KNOWN[method].__name__} instead of its name; methods with "
+            f"presets are {', '.join(PRESETS)}"
+        )
     if name not in PRESETS[method]:
         raise TenshotError(f"{method} has no preset {name!r}; there are {', '.join(PRESETS[method])}")
     return PRESETS[method][name]

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 from torch import Tensor
@@ -18,12 +18,14 @@ from tenshot.settings import require
 
 
 class Scoring:
-    """Holds what is the same at every look: the held-out images and which metrics are measured."""
+    """Holds what is the same at every look: which metrics are measured, held-out images, and what networks found in
+    them and in the shots."""
 
     def __init__(self, config: RunConfig, shots: Tensor) -> None:
         """shots: uint8 `[k 3 r r]`. Raises TenshotError for an unknown metric or images that cannot be read."""
         self.shots = shots
         self.names = scored_names(config)
+        self.known: dict[Hashable, Any] = {}
         self.reals = load_images(config.eval_real, shots.shape[-1]).images if config.eval_real else None
 
     def __call__(self, generator: Generator) -> dict[str, dict[str, Any]]:
@@ -37,7 +39,14 @@ class Scoring:
                 warnings.simplefilter("ignore")
                 device = generator.latent_avg.device
                 return score(
-                    fakes, self.reals, self.shots, self.names, device=device, unclamped=unclamped, keep_going=True
+                    fakes,
+                    self.reals,
+                    self.shots,
+                    self.names,
+                    device=device,
+                    unclamped=unclamped,
+                    keep_going=True,
+                    known=self.known,
                 )
         except Exception as error:
             reason = str(error) if isinstance(error, TenshotError) else f"{type(error).__name__}: {error}"

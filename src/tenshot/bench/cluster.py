@@ -2,6 +2,7 @@
 
 Every node needs tenshot and the folder of data. With a folder of work on a disk that all share, a job whose node dies
 goes on from its newest checkpoint on another node; without one it begins again. Ray itself hands the job out anew.
+Where the cluster has GPUs, each job has one to itself.
 """
 
 import importlib
@@ -14,7 +15,7 @@ from tenshot.errors import TenshotError
 
 
 class Cluster:
-    """As many jobs at once as the cluster has processors for; see `spread.Pool`."""
+    """As many jobs at once as the cluster has processors, and GPUs, for; see `spread.Pool`."""
 
     def __init__(self, address: str, places: Places, threads: int = 1, work: Work = carry_out) -> None:
         """address: of a running cluster, for `ray.init`. Raises TenshotError if Ray or the cluster is missing."""
@@ -24,13 +25,18 @@ class Cluster:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise TenshotError(f"no Ray cluster answers at {address}: {error}") from error
         self.places, self.threads = places, threads
-        # A fresh process for each job; a node that dies is no fault of the job's.
-        self._work = ray.remote(num_cpus=threads, max_calls=1, max_retries=-1)(work)
+        self._needs = {"CPU": threads, "GPU": 1} if self._there("GPU") else {"CPU": threads}
+        # A fresh process for each job; a node that dies is no fault of the job's. Without num_gpus none would be seen.
+        gpus = self._needs.get("GPU", 0)
+        self._work = ray.remote(num_cpus=threads, num_gpus=gpus, max_calls=1, max_retries=-1)(work)
         self._busy: dict[Any, Job] = {}
 
     def free(self) -> int:
-        there = int(self._ray.cluster_resources().get("CPU", 0)) // self.threads
-        return there - len(self._busy)
+        return min(self._there(what) // count for what, count in self._needs.items()) - len(self._busy)
+
+    def _there(self, what: str) -> int:
+        """Of a resource, in the whole cluster."""
+        return int(self._ray.cluster_resources().get(what, 0))
 
     def submit(self, job: Job) -> None:
         self._busy[self._work.remote(job, self.places, self.threads)] = job

@@ -147,7 +147,7 @@ def _facts(job: Job) -> dict[str, str]:
 def _single(values: dict[str, Any]) -> dict[str, Any]:
     rest = {key: value for key, value in values.items() if key != "what"}
     try:
-        domain, seed, name = rest.pop("domain"), rest.pop("seed", 0), values["method"]
+        domain, seed, name = rest.pop("domain"), rest.pop("seed", 0), _checked(str, "method", values["method"])
     except KeyError as error:
         raise TenshotError(f"it has no {error}: a spec has variants, domains and seeds, or is one run") from error
     metrics = {"metrics": rest.pop("metrics")} if "metrics" in rest else {}
@@ -157,7 +157,7 @@ def _single(values: dict[str, Any]) -> dict[str, Any]:
 def _spec(values: dict[str, Any]) -> Spec:
     if unknown := sorted(values.keys() - _MATRIX):
         raise TenshotError(f"unknown key {', '.join(unknown)}; known are {', '.join(sorted(_MATRIX))}")
-    variants, domains, seeds = (values.get(key) for key in ("variants", "domains", "seeds"))
+    variants, domains, seeds = (_once(values.get(key)) for key in ("variants", "domains", "seeds"))
     shared = values.get("settings", {})
     if not (isinstance(variants, dict) and isinstance(shared, dict)):
         raise TenshotError("variants and settings must be objects")
@@ -165,7 +165,7 @@ def _spec(values: dict[str, Any]) -> Spec:
         raise TenshotError("domains and seeds must be lists, and nothing may be empty")
     metrics = _metrics(values.get("metrics", list(OFFLINE)))
     jobs = [
-        _job(variant, domain, seed, {**shared, **given, **_merged(shared, given)}, metrics)
+        _job(variant, domain, seed, _merged(shared, given), metrics)
         for seed in seeds
         for domain in domains
         for variant, given in variants.items()
@@ -181,12 +181,17 @@ def _metrics(names: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _once(values: Any) -> Any:
+    """A list without what it holds twice: a run is done once. Anything else as it is."""
+    return [value for i, value in enumerate(values) if value not in values[:i]] if isinstance(values, list) else values
+
+
 def _merged(shared: dict[str, Any], given: Any) -> dict[str, Any]:
-    """Objects that both have: the method's settings."""
+    """All settings of a variant; of objects that both have, the method's settings, each key."""
     if not isinstance(given, dict):
         raise TenshotError(f"a variant is {given!r}: it must be an object of settings")
     both = [key for key, value in given.items() if isinstance(value, dict) and isinstance(shared.get(key), dict)]
-    return {key: {**shared[key], **given[key]} for key in both}
+    return {**shared, **given, **{key: {**shared[key], **given[key]} for key in both}}
 
 
 def _checked(kind: type[_T], what: str, value: Any) -> _T:

@@ -35,6 +35,7 @@ class Cdc(Anchored):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(self, self.name, "pairs", self.pairs >= 3, "at least 3: of two, each has but one other to resemble")
         require(self, self.name, "weight", 0 <= self.weight < math.inf, "at least 0")
 
     def extra_losses(self, phase: Phase, context: Context, state: State, batch: Batch) -> dict[str, Tensor]:

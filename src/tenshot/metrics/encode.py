@@ -21,6 +21,8 @@ from tenshot.metrics.intra import IntraDist, descriptors
 from tenshot.randomness import generator_for
 
 BATCH = 16  # images
+MOST_BYTES = 2**32
+"""Of descriptors held at once: 140 images in LPIPS at 256 px, 3,000 in EfficientNet-Lite0 at 64."""
 
 Images = Tensor | Iterable[Tensor]  # [n, 3, h, w], or batches of such
 
@@ -53,9 +55,26 @@ def batches(images: Images, limit: int, what: str = "images", floats: bool = Fal
 
 
 def described(extractor: Extractor, images: Tensor) -> Tensor:
-    """Descriptors `[n, d]` (see `intra`) of uint8 `[n, 3, h, w]`."""
-    encoded = [extractor(piece, stages=True).stages for piece in images.split(extractor.batch)]
-    return torch.cat([descriptors(stages, extractor.channel_weights) for stages in encoded])
+    """Descriptors `[n, d]` (see `intra`) of uint8 `[n, 3, h, w]`. Raises TenshotError if they would take more than
+    `MOST_BYTES`."""
+    rows = None
+    for start in range(0, len(images), extractor.batch):
+        stages = extractor(images[start : start + extractor.batch], stages=True).stages
+        found = descriptors(stages, extractor.channel_weights)
+        if rows is None:  # written to piece by piece: those of one image can have 30 MB
+            check_fits(len(images), found[0].nbytes, extractor.name)
+            rows = found.new_empty(len(images), found.shape[1])
+        rows[start : start + len(found)] = found
+    return torch.empty(0, 0) if rows is None else rows
+
+
+def check_fits(n: int, size: int, name: str) -> None:
+    """Raises TenshotError if n descriptors of so many bytes each are too many."""
+    if n * size > MOST_BYTES:
+        raise TenshotError(
+            f"clusters around {n:,} training images need {n * size / 1e9:.0f} GB of {name}'s features: at this size "
+            f"they are for at most {MOST_BYTES // size:,}; leave the metric out, or give fewer with --shots"
+        )
 
 
 def pooled_features(
@@ -115,20 +134,19 @@ class FakeFeatures:
         extractor: the network.
         n: fakes of which pooled features are wanted.
         maps: numbers of fakes of which feature maps are wanted, for the clusters around the shots, an `IntraDist` each.
-        shots: uint8 `[s, 3, h, w]`, if there are such.
+        clusters: descriptors of the shots, `[s, d]`, if there are such.
         seed: of the clusters' draw.
     """
 
-    def __init__(self, extractor: Extractor, n: int, maps: set[int], shots: Tensor | None, seed: int):
+    def __init__(self, extractor: Extractor, n: int, maps: set[int], clusters: Tensor | None, seed: int):
         self.extractor = extractor
         self.n, self.n_maps = n, max(maps, default=0)
         self.done = 0
         self._pooled: list[Tensor] = []
         self.intra: dict[int, IntraDist] = {}
-        if maps and shots is not None:
+        if maps and clusters is not None:
             self.keeps_images = extractor.channel_weights is not None  # LPIPS: 32 MB of maps for an image of 256 px
             describe = (lambda images: described(extractor, images)) if self.keeps_images else None
-            clusters = described(extractor, shots)
             self.intra = {n: IntraDist(clusters, seed, describe=describe) for n in sorted(maps)}
 
     def take(self, fakes: Tensor) -> None:

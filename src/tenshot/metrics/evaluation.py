@@ -15,7 +15,7 @@ from torch import Tensor
 from tenshot.data import ImageSet, load_images
 from tenshot.devices import AUTO, find_device
 from tenshot.errors import TenshotError
-from tenshot.metrics.protocol import Watch, choose, score
+from tenshot.metrics.protocol import Watch, check_seed, choose, score
 from tenshot.metrics.table import OFFLINE, Metric
 from tenshot.metrics.weights import cache_folder
 from tenshot.models import Model, file_digest, find_model, load_model
@@ -60,9 +60,11 @@ def evaluate(
         `seconds`, and `metrics`, by name what `score` returns, or `{"failed": reason}`.
 
     Raises:
-        TenshotError: if a metric's name is unknown, or the model or given images cannot be read.
+        TenshotError: if a metric's name is unknown, a seed is out of range, or the model or given images cannot be
+            read.
     """
     chosen = choose(metrics)
+    check_seed(seed)
     if first_seed < 0:
         raise TenshotError(f"the first seed is {first_seed}: it cannot be negative")
     started = time.perf_counter()

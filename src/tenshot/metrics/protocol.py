@@ -7,25 +7,27 @@ shots --+                                   +-- clusters of feature maps
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from tenshot import __version__
 from tenshot.errors import TenshotError
-from tenshot.metrics.encode import FakeFeatures, Images, batches, pooled_features, real_features
+from tenshot.metrics.encode import FakeFeatures, Images, batches, described, pooled_features, real_features
 from tenshot.metrics.extractor import Extractor, check_images
 from tenshot.metrics.table import EXTRACTORS, METRICS, OFFLINE, Metric, Sets
 from tenshot.metrics.weights import Place
 from tenshot.sampling import to_uint8
 
+_T = TypeVar("_T")
 Watch = Callable[[str, int, int], None]
 """Told what is being encoded, how much of it is done, and how much there is."""
 
@@ -48,6 +50,7 @@ def score(
     unclamped: bool = False,
     keep_going: bool = False,
     watch: Watch | None = None,
+    known: dict[Hashable, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Measure fakes by the named metrics, encoding every image once an extractor. The offline five take about half
     a minute on 2 cores.
@@ -70,6 +73,8 @@ def score(
             other metrics see them clamped and rounded, as `sampling.generate` would give them.
         keep_going: a metric that fails gives `{"failed": reason}`, and the others are measured.
         watch: called after each batch of fakes and each set of reals.
+        known: filled with the networks and with what they found in reals and shots; whoever measures other fakes with
+            the same reals, shots and seed, hands it in again.
 
     Returns:
         By name, a dict fit for JSON: the metric's numbers (`value`, where there is one main number),
@@ -81,16 +86,20 @@ def score(
             `n_real` tell how many.
 
     Raises:
-        TenshotError: if a name is unknown, a set is missing or empty, sizes differ, images are not uint8 RGB,
-            or the weights are not there; with `keep_going`, only for names and for images that fit no metric.
+        TenshotError: if a name is unknown, the seed is no number of 32 bits, a set is missing or empty, sizes differ,
+            images are not uint8 RGB, or the weights are not there; with `keep_going`, only for names, the seed and
+            images that fit no metric.
     """
     chosen = choose(names)
+    check_seed(seed)
     side = None
     for what, images in (("reals", reals), ("shots", shots)):
         if images is not None:
             side = one_size(images, what, side)
     place = Place(Path(weights) if weights is not None else None, download)
-    run = _Run(chosen, reals, shots, seed, keep_going, unclamped, watch or (lambda *_: None))
+    run = _Run(
+        chosen, reals, shots, seed, keep_going, unclamped, watch or (lambda *_: None), {} if known is None else known
+    )
     for key in dict.fromkeys(metric.extractor for metric in chosen.values()):
         run.begin(key, lambda key=key: (extractors or {}).get(key) or load(key, place, device), cache_dir)
     side = run.encode(fakes, side)
@@ -116,9 +125,10 @@ class _Run:
         keep_going: bool,
         unclamped: bool,
         watch: Watch,
+        known: dict[Hashable, Any],
     ):
         self.chosen, self.reals, self.shots = chosen, reals, shots
-        self.seed, self.keep_going, self.unclamped, self.watch = seed, keep_going, unclamped, watch
+        self.seed, self.keep_going, self.unclamped, self.watch, self.known = seed, keep_going, unclamped, watch, known
         self.failed: dict[str, str] = {}
         self.fakes: dict[str, FakeFeatures] = {}
         self.real_features: dict[str, Tensor] = {}
@@ -129,6 +139,12 @@ class _Run:
         """The metrics that have not failed: all, or those of an extractor."""
         rows = self.chosen.items()
         return {n: m for n, m in rows if n not in self.failed and key in (None, m.extractor)}
+
+    def once(self, what: Hashable, find: Callable[[], _T]) -> _T:
+        """What is found once for all calls of `score` that share what is known."""
+        if what not in self.known:
+            self.known[what] = find()
+        return self.known[what]
 
     @contextmanager
     def failing(self, names: Iterable[str]) -> Iterator[None]:
@@ -150,22 +166,27 @@ class _Run:
         if not metrics:
             return
         with self.failing(metrics):
-            extractor = load()
+            extractor = self.once((key, "network"), load)
             if extractor.takes_floats and not self.unclamped:
                 raise TenshotError(
                     f"{', '.join(metrics)} needs fakes as the generator gives them, not rounded to uint8"
                 )
             maps = {m.n for m in metrics.values() if m.maps}
             n = max((m.n for m in metrics.values() if not m.maps), default=0)
-            taken = FakeFeatures(extractor, n, maps, self.shots, self.seed)
-            if self.shots is not None and any(m.shots and not m.maps for m in metrics.values()):
-                self.shot_features[key] = pooled_features(extractor, self.shots, len(self.shots))
+            clusters = None
+            if maps and (shots := self.shots) is not None:
+                clusters = self.once((key, "clusters"), lambda: described(extractor, shots))
+            taken = FakeFeatures(extractor, n, maps, clusters, self.seed)
+            if (shots := self.shots) is not None and any(m.shots and not m.maps for m in metrics.values()):
+                found = self.once((key, "shots"), lambda: pooled_features(extractor, shots, len(shots)))
+                self.shot_features[key] = found
             wanted = max(m.n_real for m in metrics.values())
             if wanted and self.reals is not None:
                 multiple = max(m.real_multiple for m in metrics.values())
                 n_real = min(wanted, len(self.reals)) // multiple * multiple
                 self.watch(f"held-out images, {extractor.name}", 0, n_real)
-                self.real_features[key] = real_features(extractor, self.reals, n_real, self.seed, cache_dir)
+                encode = functools.partial(real_features, extractor, self.reals, n_real, self.seed, cache_dir)
+                self.real_features[key] = self.once((key, "reals", n_real, self.seed), encode)
                 self.watch(f"held-out images, {extractor.name}", n_real, n_real)
             self.fakes[key] = taken
 
@@ -227,6 +248,12 @@ def choose(names: Iterable[str]) -> dict[str, Metric]:
     if not chosen:
         raise TenshotError(f"no metric was named; there are {', '.join(METRICS)}")
     return chosen
+
+
+def check_seed(seed: int) -> None:
+    """Raises TenshotError for one that the generators of random numbers behind subsets and clusters do not take."""
+    if not 0 <= seed < 2**32:
+        raise TenshotError(f"the metrics' seed is {seed}: it must be from 0 to {2**32 - 1:,}")
 
 
 def check_given(name: str, metric: Metric, reals: Tensor | None, shots: Tensor | None) -> None:
