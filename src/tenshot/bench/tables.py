@@ -197,15 +197,18 @@ def facts(spec: Spec, found: dict[Job, Result]) -> str:
             counted("precision", [v["config"]["precision"] for v in values]),
             counted("torch", [v["versions"]["torch"] for v in values]),
             counted("tenshot", [f"{v['versions']['tenshot']} at {shown_commit(v)}" for v in values]),
-            counted("machine", [f"{v['machine']['processor']}, {_threads(v)}" for v in values]),
+            counted("machine", [_machine(v) for v in values]),
             f"| training | {sum(v['seconds']['train'] * v['threads'] for v in values) / 3600:.1f} hours of one thread "
             "in all |",
         ]
     return "\n".join(lines)
 
 
-def _threads(values: dict[str, Any]) -> str:
-    return f"{values['threads']} thread{'s' * (values['threads'] != 1)}"
+def _machine(values: dict[str, Any]) -> str:
+    """Processor and threads, or the GPU that computed."""
+    if gpu := values["machine"].get("gpu"):
+        return gpu
+    return f"{values['machine']['processor']}, {values['threads']} thread{'s' * (values['threads'] != 1)}"
 
 
 def shown_commit(values: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ from tenshot.bench.claims import claimed
 from tenshot.bench.results import write_result
 from tenshot.bench.specs import Job, source_sha256
 from tenshot.data import ImageSet, load_images
+from tenshot.devices import find_device
 from tenshot.errors import TenshotError
 from tenshot.files import make_folder, told_as_sentence
 from tenshot.metrics import METRICS, evaluate
@@ -166,7 +167,7 @@ def _score(job: Job, places: Places, stop: threading.Event) -> dict[str, Any]:
         },
         "parts": [note["from"] for note in notes if "from" in note],
         "threads": torch.get_num_threads(),
-        **machine.facts(),
+        **machine.facts(find_device(job.config.device)),
         "sha256": {
             "source": source_sha256(job.config, places.data),
             "shots": found["shots"]["sha256"],
