@@ -22,6 +22,7 @@ $(VENV)/.developed: $(VENV)/.installed
 
 demo: install
 	$(BIN)/tenshot adapt examples/robots --out runs/demo --overwrite
+	@echo "so that your shell finds tenshot: . $(BIN)/activate"
 
 test: develop
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal

@@ -34,7 +34,7 @@ LEVELS = (
     {"methods", "models", "nvidia", "video"},
     {"config", "sampling", "manifest", "seeds"},
     {"runs", "adaptation"},
-    {"phases", "targets"},
+    {"phases", "targets", "provenance"},
     {"step", "convert", "metrics", "proof", "onnx_export", "walk", "presets", "catalogue"},
     {"checkpoint", "costs", "report", "scoring", "result"},
     {"rollback", "looks"},

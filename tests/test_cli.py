@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -534,6 +535,44 @@ def test_generate_refuses_what_makes_no_sense_and_writes_nothing(
 def test_generate_tells_an_unfinished_run(tmp_path, capsys):
     assert main(["generate", str(tmp_path), "--out", "x"]) == 1
     assert "is a folder without model.safetensors: is it a finished run?" in one_sentence(capsys, "generate")
+
+
+@pytest.mark.parametrize("best", [False, True])
+def test_a_run_that_has_not_finished_is_told_how_it_goes_on(tmp_path, capsys, best):
+    (tmp_path / "my run").mkdir()
+    (tmp_path / "my run" / "config.json").write_text("{}")
+    if best:
+        (tmp_path / "my run" / "best.safetensors").touch()
+    assert main(["generate", str(tmp_path / "my run"), "--out", "x"]) == 1
+    told = one_sentence(capsys, "generate")
+    assert f"has not finished: go on with `tenshot adapt --resume '{tmp_path}/my run'`" in told
+    assert ("best.safetensors" in told) == best
+
+
+def test_a_path_after_an_equals_sign_may_begin_at_home_as_a_shell_would_have_it(tmp_path, tiny_source, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").mkdir()
+    shutil.copy(tiny_source, tmp_path / "home" / "tiny.safetensors")
+    assert main(["generate", "~/tiny.safetensors", "--seeds", "3", "--out=~/images"]) == 0
+    assert [path.name for path in (tmp_path / "home" / "images").iterdir()] == ["seed000003.png"]
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_memory_that_runs_out_is_told_in_a_sentence_and_other_faults_are_not_hidden(
+    tmp_path, tiny_source, monkeypatch, capsys, error
+):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("tenshot.cli.generate.sample", fail)
+    assert main(["generate", str(tiny_source), "--out", str(tmp_path / "x")]) == 1
+    assert "the memory ran out: ask for fewer images at once, or smaller ones" in one_sentence(capsys, "generate")
+    error = RuntimeError("sizes do not match")
+    with pytest.raises(RuntimeError, match="sizes"):
+        main(["generate", str(tiny_source), "--out", str(tmp_path / "x")])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no pseudo-terminals")

@@ -428,7 +428,7 @@ class TestTheVerb:
             (["--out", "c.onnx"], "the name must end in .safetensors"),
             (["--out", "c.safetensors", "--latents", "0"], "--latents is 0: it must be at least 1"),
             (["--out", "c.safetensors", "--target-ratio", "1"], "--target-ratio is 1.0: it must be a share"),
-            (["--out", "c.safetensors", "--multiple", "0"], "--multiple is 0: it must be at least 1"),
+            (["--out", "c.safetensors", "--compact", "--multiple", "0"], "--multiple is 0: it must be at least 1"),
             (["--out", "c.safetensors", "--target-ratio", "0.01"], "gone already"),
         ],
     )

@@ -173,6 +173,21 @@ def test_a_16_bit_png_is_scaled_by_its_full_range_and_not_by_its_content(tmp_pat
     assert record.steps == ("grey 0..65535 scaled to 8 bits",)
 
 
+@pytest.mark.parametrize("zero", [0, 1])
+def test_a_16_bit_tiff_whose_zero_is_white_is_no_negative(tmp_path, zero):
+    values = np.full((16, 16), 257 * 10, np.uint16)
+    values[8:] = 257 * 20
+    pixels, _ = one(saved(tmp_path, Image.fromarray(values), "a.tif", tiffinfo={262: zero}))
+    assert pixels[:, 0, 0].tolist() == ([10] * 8 + [20] * 8 if zero else [245] * 8 + [235] * 8)
+
+
+def test_a_tiff_of_another_kind_is_told_what_to_save_instead(folder):
+    (folder / "floats.tif").write_bytes(b"II*\0" + bytes(60))
+    assert (
+        "TIFF of a kind that is not read: save it with 8 or 16 bits" in refusals(load_images(folder, 16))["floats.tif"]
+    )
+
+
 def test_grey_with_undefined_values_is_refused(folder):
     Image.fromarray(np.full((16, 16), np.nan, np.float32)).save(folder / "nan.tif")
     assert "NaN" in refusals(load_images(folder, 16))["nan.tif"]

@@ -319,11 +319,11 @@ DAMAGE = {
     "checkpoint gone": (lambda run: run.saved.path(4).unlink(), "step 4", "warning", "is not there: .*after step 2"),
     "manifest gone": (no_hashes, "manifest", "warning", "has no hash of 2, 4"),
     "manifest damaged": (lambda run: run.saved.manifest.write_text("{"), "manifest", "warning", "has no hash of 2, 4"),
-    "no config": (lambda run: run.config.unlink(), "config.json", "fault", "it has no config.json.*put back a copy"),
+    "no config": (lambda run: run.config.unlink(), "config.json", "fault", "has lost its config.json.*put back a copy"),
     "config no json": (lambda run: run.config.write_text("{"), "config.json", "fault", "is not JSON"),
     "config of nonsense": (lambda run: run.config.write_text('{"steps": -1}'), "config.json", "fault", "steps|shots"),
     "other settings": (foreign_settings, "next", "fault", r"settings changed .* began \(batch: 3 now, 2 before\)"),
-    "other source": (other_source, "next", "fault", "the source and settings changed since the run began"),
+    "other source": (other_source, "next", "fault", "the source changed since the run began: put back"),
     "source gone": (lost_source, "source", "fault", "there is no model 'nowhere.safetensors'.*put it back"),
     "shot changed": (other_shot, "next", "fault", "the shots changed since the run began"),
     "shots gone": (no_shots, "shots", "fault", r"empty file \(0 bytes\).*put them back"),
@@ -483,6 +483,17 @@ def test_an_embedded_source_is_known_by_its_name():
 
 
 # images, and what is nothing of all this
+
+
+def test_the_next_command_names_the_source_that_was_asked_for_and_one_that_cannot_be_adapted_is_told(tmp_path, shots):
+    found = by_check(inspect(str(shots), "glyphs32").findings)
+    assert found["next"].text.startswith(f"`tenshot adapt {shots} --source glyphs32 --out RUN`")
+    assert by_check(inspect(str(shots)).findings)["next"].text.startswith(f"`tenshot adapt {shots} --out RUN`")
+    drawn = tmp_path / "result.safetensors"
+    save_model(drawn, Model(tiny_model().generator, None, {}))
+    found = by_check(inspect(str(shots), str(drawn)).findings)
+    assert "next" not in found
+    assert found["source"].level == "fault" and "has no discriminator, so it cannot be adapted" in found["source"].text
 
 
 def test_images_are_counted_and_the_refused_are_named(shots, capsys):

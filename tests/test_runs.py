@@ -50,7 +50,7 @@ def scored(monkeypatch):
     monkeypatch.setattr(result, "SHEET_SEEDS", range(4))
 
 
-def stand_in(fakes, reals, shots, names, device, unclamped, keep_going):
+def stand_in(fakes, reals, shots, names, device, unclamped, keep_going, known):
     value = next(iter(fakes)).double().std().item()
     return {name: {"value": value} for name in names}
 
@@ -159,6 +159,51 @@ def test_a_folder_that_was_killed_before_it_had_a_config_is_started_anew(given, 
         loop.resume(out)
     loop.start(config(given), out=out)
     assert_equals_the_unbroken_run(given, out)
+
+
+@pytest.mark.parametrize("step", [4, None])
+def test_a_run_that_has_lost_its_config_is_told_so_and_never_begun_anew_over(given, tmp_path, step):
+    out = tmp_path / "run 1"
+    if step:
+        stopped(given, out, step)
+    else:
+        loop.start(config(given), out=out)
+    (out / "config.json").unlink()
+    (out / "run.lock").touch()
+    before = left_by(out)
+    with pytest.raises(
+        TenshotError, match=r"has lost its config\.json, without which the run cannot go on: put back a"
+    ):
+        loop.resume(out)
+    with pytest.raises(TenshotError, match="is a folder with other things in it"):
+        loop.start(config(given), out=out)
+    assert left_by(out) == before
+
+
+def test_a_run_goes_on_where_source_shots_and_held_out_images_have_moved(given, tmp_path):
+    for name in ("tiny.safetensors", "shots"):
+        (shutil.copytree if name == "shots" else shutil.copy)(given / name, tmp_path / name)
+    run = stopped(tmp_path, tmp_path / "run")
+    shutil.rmtree(run.shots)  # as of a run with more shots than it keeps
+    (tmp_path / "tiny.safetensors").unlink()
+    shutil.rmtree(tmp_path / "shots")
+    with pytest.raises(
+        TenshotError, match=r"there is no model .*config\.json names it, as seen from the folder you are in"
+    ):
+        loop.resume(run.path)
+    run.config.write_text(run.config.read_text().replace(str(tmp_path), str(given)))
+    loop.resume(run.path)
+    whole, resumed = (read_tensors(folder / "model.safetensors")[0] for folder in (given / "whole", run.path))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_run_does_not_replace_the_folder_of_its_own_source(given, tmp_path):
+    loop.start(config(given), out=tmp_path / "run")
+    for source in (tmp_path / "run", tmp_path / "run" / "model.safetensors"):
+        settings = RunConfig(str(given / "shots"), str(source), Finetune(), steps=1)
+        with pytest.raises(TenshotError, match=r"lies in .*run, which would be replaced: choose another --out"):
+            loop.start(settings, out=tmp_path / "run", overwrite=True)
+    assert_equals_the_unbroken_run(given, tmp_path / "run")
 
 
 def test_a_users_own_folder_is_never_taken_for_a_leftover(given, tmp_path):

@@ -1,5 +1,6 @@
 """What a user has is not replaced unasked, and what a run keeps never."""
 
+import json
 import zipfile
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tenshot.targets import check_numbers, check_page
 def test_an_earlier_page_and_earlier_numbers_are_replaced(here):
     page, numbers = Path("earlier.html"), Path("earlier.json")
     page.write_text('<meta charset="utf-8">\n<meta name="generator" content="tenshot">')
-    numbers.write_text('{\n  "metrics": {}\n}')
+    numbers.write_text(json.dumps(dict.fromkeys(("model", "real", "shots", "seeds", "metrics"))))
     check_page(page, Path("run"))
     check_page(Path("run/report.html"), Path("run"))
     check_numbers(numbers)
@@ -36,6 +37,7 @@ def here(tmp_path, monkeypatch, tiny_model):
     save_model(Path("run/model.safetensors"), tiny_model)
     save_model(Path("m.safetensors"), tiny_model)
     Path("link.safetensors").symlink_to("m.safetensors")
+    Path("mine.json").write_text('{"experiment": "mine", "metrics": {"accuracy": 0.9}}')
     for name in ("mine.safetensors", "mine.onnx", "new.onnx.json", "new.proof.json", "mine.zip"):
         Path(name).write_bytes(b"mine")
     Image.new("RGB", (640, 480)).save("photo.png")
@@ -72,6 +74,11 @@ def here(tmp_path, monkeypatch, tiny_model):
         ("generate run --out mine.zip", "mine.zip, which holds more than images of seeds"),
         ("generate run --out shots.zip", "shots.zip, which holds more than images of seeds"),
         ("generate run --out run/shots", "seed000000.png is a file of the run in"),
+        ("generate run --out .", "--out is ., a folder with other images in it (mine.gif): choose another folder"),
+        ("evaluate m.safetensors --out mine.json", "mine.json, a file that is no result of tenshot evaluate"),
+        ("export run --out x.safetensors --real shots", "--real is for --target-ratio: leave it out, or give that too"),
+        ("export run --compact --lr 1 --out x.safetensors", "--lr is for --target-ratio"),
+        ("export run --multiple 7 --out x.safetensors", "--multiple is for --compact or --target-ratio"),
         ("generate run --grid photo.png", "photo.png, a file that is no grid of tenshot's"),
         ("generate run --grid square.png", "square.png, a file that is no grid of tenshot's"),
         ("report run --out page.html", "page.html, a file that is no page of tenshot's"),

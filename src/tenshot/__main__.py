@@ -1,5 +1,6 @@
 """The command `tenshot`: finds the verb, imports only what it needs, turns faults into exit codes."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -67,6 +68,14 @@ def _name(given: list[str]) -> str:
     return " ".join(["tenshot", *(verb for verb in given[:1] if verb in VERBS)])
 
 
+def _at_home(argument: str) -> str:
+    """`--out=~/x` and `'~/x'` as a shell expands `--out ~/x`."""
+    flag, is_given, value = argument.partition("=")
+    if flag.startswith("--") and is_given:
+        return f"{flag}={os.path.expanduser(value)}"
+    return os.path.expanduser(argument)
+
+
 def _run(given: list[str]) -> int:
     if not given or given[0] in ("-h", "--help", "help"):
         print(HELP.format(verbs="\n".join(f"  {verb:<13}{line}" for verb, line in VERBS.items())), end="")
@@ -76,7 +85,7 @@ def _run(given: list[str]) -> int:
 
         print(f"tenshot {__version__}")
         return 0
-    verb, *rest = given
+    verb, *rest = map(_at_home, given)
     if verb not in VERBS:
         import difflib
 
@@ -94,6 +103,17 @@ def _run(given: list[str]) -> int:
     except TenshotError as error:
         print(f"tenshot {verb}: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
+    except (MemoryError, RuntimeError) as error:
+        from tenshot.recovery import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        print(
+            f"tenshot {verb}: the memory ran out: ask for fewer images at once, or smaller ones (--batch, --size), or "
+            "end other programs",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt as stop:
         print(f"tenshot {verb}: stopped", file=sys.stderr)
         return getattr(stop, "exit_code", 130)

@@ -31,6 +31,7 @@ MIN_SIDE = 8
 NEAR_LEVELS = 1
 """Mean absolute difference, of 255 levels at 16x16 pixels, below which two pictures are nearly the same."""
 
+_PHOTOMETRIC = 262  # the TIFF tag that says what zero means: 0 white, 1 black
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -189,6 +190,8 @@ def _opened(stream: BinaryIO) -> Image.Image:
     except UnidentifiedImageError:
         if start[4:8] == b"ftyp":
             raise Refused(f"content is HEIC, AVIF or a film: save it as {READABLE}") from None
+        if start[:4] in (b"II*\0", b"MM\0*"):
+            raise Refused("TIFF of a kind that is not read: save it with 8 or 16 bits a channel, or as PNG") from None
         raise Refused(f"content is not {READABLE}, or damaged from the start") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise Refused(f"more pixels than the limit of {MAX_PIXELS // 1_000_000} million: save it smaller") from None
@@ -212,11 +215,22 @@ def _upright_first_frame(picture: Image.Image) -> tuple[Image.Image, tuple[str, 
     stored = _orientation(picture)
     picture.load()
     left = _orientation(picture)  # TIFF is turned by Pillow while it loads, and nothing is left to do
+    picture = _black_zero(picture)
     if left in _TURNS:
         picture = picture.transpose(_TURNS[left])
     if stored in _TURNS:
         steps.append("EXIF-rotated")
     return picture, tuple(steps)
+
+
+def _black_zero(picture: Image.Image) -> Image.Image:
+    """A TIFF of 16 bits whose zero means white, turned over: Pillow does that for 8 bits alone."""
+    is_white = getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+    if not (is_white and picture.mode.startswith("I;16")):
+        return picture
+    turned = Image.fromarray(np.uint16(65535) - np.asarray(picture).astype(np.uint16))
+    turned.info = picture.info
+    return turned
 
 
 def _orientation(picture: Image.Image) -> int:

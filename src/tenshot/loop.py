@@ -7,8 +7,7 @@ images ----> data ----> adapt <---- methods/X   (what trains, which filters)
                         runs ----> sampling ----> sheets
 """
 
-import hashlib
-import json
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,15 +20,16 @@ import torch
 
 from tenshot.adaptation import Adaptation, begin
 from tenshot.checkpoint import restore
-from tenshot.config import RunConfig, differences, parse_config, read_config
+from tenshot.config import RunConfig, read_config
 from tenshot.data import ImageSet, load_images
 from tenshot.errors import TenshotError
 from tenshot.interrupts import Interrupted, Interrupts
 from tenshot.looks import Looks, is_due
 from tenshot.manifest import NoCheckpoint
 from tenshot.methods import Dap, Method
-from tenshot.models import Model, load_model, source_digest
+from tenshot.models import Model, load_model
 from tenshot.presets import DEFAULT, preset_config
+from tenshot.provenance import changes, provenance
 from tenshot.recovery import Diverged as Diverged
 from tenshot.recovery import NotFinite
 from tenshot.report import write_report
@@ -113,6 +113,8 @@ def start(
     signal ends the run at a checkpoint, as a watcher can.
     """
     check_scores(config)
+    if out is not None:
+        _check_apart(config, out)
     source = load_model(config.source)
     shots = intake or load_images(config.shots, source.resolution)
     adaptation = begin(config, source, shots.images)
@@ -148,9 +150,10 @@ def resume(
     run.open()
     try:
         with _survival_told(run):
-            source = load_model(config.source)
             kept = run.kept_shots
-            shots = intake if intake and not kept else load_images(kept or config.shots, source.resolution)
+            with _named_in(run):
+                source = load_model(config.source)
+                shots = intake if intake and not kept else load_images(kept or config.shots, source.resolution)
             adaptation = begin(config, source, shots.images)
             return _loop(adaptation, _go_on(adaptation, run), source, run, watch, interrupts or Interrupts())
     finally:
@@ -176,19 +179,17 @@ def _go_on(adaptation: Adaptation, run: RunDir) -> Start:
     except NoCheckpoint:
         run.rewind(0)
         return Start(0)
-    before = {"device": "cpu", **header, "settings": _completed(header.get("settings"))}
-    for what, now in _provenance(adaptation).items():
-        if what in ("threads", "device") and now != before.get(what):
+    before, now = {"device": "cpu", **header}, provenance(adaptation)
+    for what in ("threads", "device"):
+        if now[what] != before.get(what):
             warnings.warn(
-                f"{what}: {now} now, {before.get(what)} before; results may differ in the last bits", stacklevel=3
+                f"{what}: {now[what]} now, {before.get(what)} before; results may differ in the last bits", stacklevel=3
             )
-        elif now != before.get(what):
-            found = differences(now, before.get(what)) if what == "settings" else []
-            told = f" ({'; '.join(found)})" if found else ""
-            raise TenshotError(
-                f"the {what} of {run.path} changed since the run began{told}, so it cannot be continued as the same "
-                "run; put it back, or begin a new run"
-            )
+    for what, told in changes(now, before).items():
+        raise TenshotError(
+            f"the {what} of {run.path} changed since the run began{told}, so it cannot be continued as the same "
+            "run; put it back, or begin a new run"
+        )
     restore(adaptation, tensors)
     step, is_last = header["step"], header.get("is_last") is True
     run.rewind(step, adaptation.health.returns)
@@ -198,23 +199,22 @@ def _go_on(adaptation: Adaptation, run: RunDir) -> Start:
     return Start(step, is_saved=not is_stray, is_last=is_last)
 
 
-def _provenance(adaptation: Adaptation) -> dict[str, Any]:
-    """What must not change between the parts of a run, for the checkpoint's header."""
-    return {
-        "source": source_digest(adaptation.config.source),
-        "settings": json.loads(adaptation.config.to_json()),
-        "shots": hashlib.sha256(adaptation.shots.contiguous().numpy()).hexdigest(),
-        "threads": torch.get_num_threads(),
-        "device": adaptation.nets.generator.latent_avg.device.type,
-    }
-
-
-def _completed(settings: Any) -> Any:
-    """A checkpoint's settings with those that are newer than it, at their defaults; as they are if they make none."""
+@contextmanager
+def _named_in(run: RunDir) -> Iterator[None]:
+    """When what a run began with is not where it was: the sentence also says where that place is written."""
     try:
-        return json.loads(parse_config(settings).to_json()) if isinstance(settings, dict) else settings
-    except TenshotError:
-        return settings
+        yield
+    except TenshotError as error:
+        raise TenshotError(
+            f"{error}; {run.config} names it, as seen from the folder you are in: if it was moved, put its place there"
+        ) from error
+
+
+def _check_apart(config: RunConfig, out: Path) -> None:
+    """Raises TenshotError where a run would replace the folder of its own source."""
+    folder = config.source if os.path.isdir(config.source) else os.path.dirname(config.source)
+    if os.path.exists(config.source) and os.path.realpath(folder) == os.path.realpath(out):
+        raise TenshotError(f"the source {config.source} lies in {out}, which would be replaced: choose another --out")
 
 
 @contextmanager
@@ -242,9 +242,9 @@ def _loop(
     """Look, tell the watcher, save, take a step, or go back where numbers went bad; signals break in between these,
     and while looking and finishing."""
     config = adaptation.config
-    provenance = _provenance(adaptation)
-    looks = Looks(adaptation, source, provenance["source"], run)
-    rollback = Rollback(adaptation, source, provenance, run)
+    origin = provenance(adaptation)
+    looks = Looks(adaptation, source, origin["source"], run)
+    rollback = Rollback(adaptation, source, origin, run)
     done, is_last, stops, stats = first.step, first.is_last, False, None
     saved = first.step if first.is_saved else None
 
@@ -277,14 +277,14 @@ def _loop(
                     looks.begin_again()
                     stats, is_last = None, False
         if is_last:
-            return finish(adaptation, done, source, provenance["source"], run)
+            return finish(adaptation, done, source, origin["source"], run)
     except Interrupted:
         with interrupts.held(), suppress(NotFinite):  # then the checkpoint before is what is kept
             if saved != done:
                 rollback.save(done)
     except Diverged as end:
         if run:
-            _report_end(averaged_model(adaptation, end.step, source, provenance["source"]), str(end), run)
+            _report_end(averaged_model(adaptation, end.step, source, origin["source"]), str(end), run)
         raise
     where = f"; go on with {run.way_on}" if run else ""
     if run and run.model.is_file():  # the signal came just then

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -97,10 +98,20 @@ def find_model(name: str | Path) -> Path:
     if str(name) in embedded_sources():
         return EMBEDDED / f"{name}.safetensors"
     check_reachable(path)
+    if is_folder and os.path.isfile(path.parent / "config.json"):
+        best = path.parent / "best.safetensors"
+        way_out = f", or take the best so far, {best}" if os.path.isfile(best) else ""
+        command = f"`tenshot adapt --resume {shlex.quote(str(name))}`"
+        raise TenshotError(f"{name} is a run that has not finished: go on with {command}{way_out}")
     if is_folder:
         raise TenshotError(f"{name} is a folder without model.safetensors: is it a finished run?")
     known = ", ".join(embedded_sources())
     raise TenshotError(f"there is no model {str(name)!r}: give a .safetensors file, a run folder, or one of: {known}")
+
+
+def loaded(model: "Model | str | os.PathLike[str]") -> "Model":
+    """A model as it is; of anything else what `load_model` reads. Raises TenshotError."""
+    return model if isinstance(model, Model) else load_model(model if isinstance(model, Path) else str(model))
 
 
 def load_model(name: str | Path) -> Model:

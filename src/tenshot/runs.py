@@ -29,7 +29,14 @@ from torch import Tensor
 
 from tenshot.aside import NAMES, Aside
 from tenshot.errors import TenshotError
-from tenshot.files import is_temporary, make_folder, remove_temporaries, told_as_sentence, write_atomically
+from tenshot.files import (
+    check_reachable,
+    is_temporary,
+    make_folder,
+    remove_temporaries,
+    told_as_sentence,
+    write_atomically,
+)
 from tenshot.lock import Lock
 from tenshot.manifest import Checkpoints
 
@@ -100,8 +107,14 @@ class RunDir:
 
     def check_begun(self) -> None:
         """Raises TenshotError where there is no run to go on with."""
+        check_reachable(self.config)
         if os.path.isfile(self.config):
             return
+        if self.saved.steps() or self.has_steps():
+            raise TenshotError(
+                f"{self.path} has lost its config.json, without which the run cannot go on: put back a copy, or begin "
+                "a new run in another folder"
+            )
         if os.path.isfile(self.lock.path) and self._is_free():
             raise TenshotError(
                 f"the run in {self.path} was killed before it had a config.json: start it anew, as it was started"
@@ -138,8 +151,8 @@ class RunDir:
         if os.path.isfile(self.config):  # unlike pathlib, False where a name is too long or a folder is closed
             if not overwrite:
                 raise TenshotError(
-                    f"{self.path} holds a run already: resume it (--resume {self.path}), replace it (--overwrite), "
-                    "or choose another --out"
+                    f"{self.path} holds a run already: resume it (--resume {shlex.quote(str(self.path))}), replace it "
+                    "(--overwrite), or choose another --out"
                 )
             if not self.is_begun():
                 raise TenshotError(f"{self.path} has a config.json that is not a run's: choose another --out")
@@ -147,11 +160,13 @@ class RunDir:
             raise TenshotError(f"{self.path} is a folder with other things in it: choose another --out")
 
     def _is_free(self) -> bool:
-        """Whether there is no folder, or an empty one, or what is left of a run that was killed as it began."""
+        """Whether there is no folder, or an empty one, or what is left of a run that was killed as it began: a lock
+        and other files of a run's, but nothing that a run comes to by its steps."""
         with told_as_sentence("look into", self.path):
             found = {path.name for path in self.path.iterdir()} if os.path.isdir(self.path) else set()
         ours = {*_FILES, self.shots.name, self.samples.name, self.checkpoints.name, self.lock.path.name, *NAMES}
-        is_left = self.lock.path.name in found
+        has_work = bool(self.saved.steps()) or self.has_steps() or os.path.isfile(self.model)
+        is_left = self.lock.path.name in found and not has_work
         return not found or self.aside.holds or (is_left and all(n in ours or is_temporary(n) for n in found))
 
     def is_begun(self) -> bool:

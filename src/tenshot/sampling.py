@@ -1,12 +1,13 @@
 """From seeds to images: one seed is one image, whatever the batch."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from tenshot.errors import TenshotError
-from tenshot.models import Model
+from tenshot.models import Model, loaded
 from tenshot.nets import Generator
 from tenshot.randomness import generator_for
 
@@ -48,16 +49,17 @@ def synthesise(
         yield images[: len(wanted)]
 
 
-def generate_images(model: Model, seeds: Iterable[int], *, truncation: float = 1.0) -> Tensor:
+def generate_images(model: Model | str | Path, seeds: Iterable[int], *, truncation: float = 1.0) -> Tensor:
     """Images of the seeds in order, `uint8 [n 3 r r]`, RGB in [0, 255].
 
-    truncation: 1 = as trained, 0.5 to 0.8 = fewer surprises, 0 = always the mean image. Raises TenshotError.
+    model: loaded, or what `tenshot.load` takes. truncation: 1 = as trained, 0.5 to 0.8 = fewer surprises, 0 = always
+    the mean image. Raises TenshotError.
     """
     seeds = list(seeds)
     if not seeds or min(seeds) < 0:
         raise TenshotError(f"seeds are {seeds[:3]}: give at least one, none negative")
     check_truncation(truncation)
-    return torch.cat(list(generate(model.generator, seeds, truncation=truncation)))
+    return torch.cat(list(generate(loaded(model).generator, seeds, truncation=truncation)))
 
 
 def check_truncation(truncation: float) -> None:

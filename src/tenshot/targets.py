@@ -1,13 +1,15 @@
 """Where a verb may write: never onto what it reads or a run keeps, and onto a file of the user only when told to."""
 
+import json
 import os
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tenshot.errors import TenshotError
 from tenshot.files import told_as_sentence
+from tenshot.images import SUFFIXES
 from tenshot.runs import owner_of
 from tenshot.sheets import is_grid
 
@@ -37,21 +39,30 @@ def check_page(target: Path, run: Path) -> None:
     """Raises TenshotError where a run's page would replace what is no such page, or another run's."""
     if os.path.realpath(target) != os.path.realpath(run / "report.html"):
         check_foreign(target)
-    _check_ours(target, b'<meta name="generator" content="tenshot">', "no page of tenshot's")
+    _check_ours(target, lambda page: b'<meta name="generator" content="tenshot">' in page, "no page of tenshot's")
 
 
 def check_numbers(target: Path) -> None:
     """Raises TenshotError where numbers of `tenshot evaluate` would replace something else."""
     check_foreign(target)
-    _check_ours(target, b'"metrics": {', "no result of tenshot evaluate")
+    _check_ours(target, _are_numbers, "no result of tenshot evaluate")
 
 
-def _check_ours(target: Path, mark: bytes, what: str) -> None:
+def _are_numbers(content: bytes) -> bool:
+    """Whether a file is one that `tenshot evaluate` writes: JSON of other programs may well have metrics too."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and {"model", "real", "shots", "seeds", "metrics"} <= found.keys()
+
+
+def _check_ours(target: Path, is_ours: Callable[[bytes], bool], what: str) -> None:
     if not os.path.isfile(target):
         return
     with told_as_sentence("read", target):
         content = target.read_bytes()
-    if content and mark not in content:
+    if content and not is_ours(content):
         raise TenshotError(f"--out is {target}, a file that is {what}: choose another name")
 
 
@@ -62,10 +73,25 @@ def check_images(out: str | None, picture: str | None) -> None:
         check_foreign(Path(out) if is_zip else Path(out) / "seed000000.png")
         if is_zip and os.path.isfile(out) and not _is_zip_of_images(Path(out)):
             raise TenshotError(f"--out is {out}, which holds more than images of seeds: choose another name")
+        if not is_zip and (other := _other_image(Path(out))):
+            raise TenshotError(f"--out is {out}, a folder with other images in it ({other}): choose another folder")
     if picture is not None:
         check_foreign(Path(picture))
         if os.path.isfile(picture) and not is_grid(Path(picture)):
             raise TenshotError(f"--grid is {picture}, a file that is no grid of tenshot's: choose another name")
+
+
+def _other_image(folder: Path) -> str | None:
+    """A picture in a folder that is neither of a seed nor a grid of them, as in a folder of images to train on."""
+    if not os.path.isdir(folder):
+        return None
+    with told_as_sentence("look into", folder):
+        names = sorted(os.listdir(folder))
+    for name in names:
+        is_picture = Path(name).suffix.lower() in SUFFIXES and os.path.isfile(folder / name)
+        if is_picture and not _IMAGE.fullmatch(name) and not is_grid(folder / name):
+            return name
+    return None
 
 
 def _is_zip_of_images(path: Path) -> bool:

@@ -12,13 +12,14 @@ is its generated image; another seed's frame is its generated image up to the no
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tenshot.errors import TenshotError
-from tenshot.models import Model
+from tenshot.models import Model, loaded
 from tenshot.nets import Generator
 from tenshot.sampling import check_truncation, latents, noises, to_uint8
 
@@ -103,21 +104,22 @@ def panels(
 
 
 def interpolate(
-    model: Model,
+    model: Model | str | Path,
     seeds: Sequence[int],
     *,
     frames: int = 60,
-    pair: Model | None = None,
+    pair: Model | str | Path | None = None,
     loop: bool = True,
     truncation: float = 1.0,
 ) -> Tensor:
     """A smooth walk through the seeds' images, `uint8 [n 3 r r]`, RGB in [0, 255]; seed k is image k * frames.
 
-    frames: from one seed to the next. pair: a second model that moves from the same latents, put to the left:
-    `[n 3 r 2r]`, where r is the larger resolution of both. loop: come back to the first seed, n = seeds * frames;
-    else n = (seeds - 1) * frames + 1. Noise is that of the first seed throughout. Raises TenshotError.
+    model: loaded, or what `tenshot.load` takes. frames: from one seed to the next. pair: a second model that moves
+    from the same latents, put to the left: `[n 3 r 2r]`, where r is the larger resolution of both. loop: come back to
+    the first seed, n = seeds * frames; else n = (seeds - 1) * frames + 1. Noise is that of the first seed throughout.
+    Raises TenshotError.
     """
-    models = [model] if pair is None else [pair, model]
+    models = [loaded(each) for each in (pair, model) if each is not None]
     side = max(each.resolution for each in models)
     parts = panels(models, Walk(tuple(seeds), frames, loop), side, truncation=truncation)
     return torch.cat([beside(part) for part in parts])

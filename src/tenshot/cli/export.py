@@ -154,9 +154,20 @@ def _check(flags: _Export) -> Path:
         raise TenshotError(f"--finetune-steps is {flags.finetune_steps}: it must be at least 0")
     if not 0 < flags.lr < math.inf:
         raise TenshotError(f"--lr is {flags.lr}: it must be above 0")
+    _check_used(flags)
     _check_free(flags, out)
     check_writable(out)
     return out
+
+
+def _check_used(flags: _Export) -> None:
+    """Raises TenshotError for an option that nothing would come of."""
+    of_tuning = ("finetune_steps", "lr", "real", "seed")
+    idle = () if flags.target_ratio else of_tuning if flags.compact else (*of_tuning, "multiple", "latents")
+    for name in idle:
+        if getattr(flags, name) != getattr(_Export, name):
+            needs = "--target-ratio" if name in of_tuning else "--compact or --target-ratio"
+            raise TenshotError(f"--{name.replace('_', '-')} is for {needs}: leave it out, or give that too")
 
 
 def _check_free(flags: _Export, out: Path) -> None:

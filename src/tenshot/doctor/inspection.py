@@ -14,7 +14,7 @@ from tenshot.doctor.run_folder import check_run, is_run
 from tenshot.errors import TenshotError
 from tenshot.headers import is_safetensors
 from tenshot.images import SUFFIXES
-from tenshot.models import embedded_sources, find_model, load_model
+from tenshot.models import embedded_sources, find_model
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def inspect(given: str, source: str = RunConfig.source) -> Inspection:
             return Inspection("a model file", tuple(check_model_file(path)))
         if given in embedded_sources() and not os.path.lexists(path):
             return Inspection("an embedded source", tuple(check_model_file(find_model(given), given)))
-        findings, intake = check_pictures(path, load_model(source).resolution)
+        findings, intake = check_pictures(path, source)
         if intake is None and not os.path.lexists(path):
             return Inspection("", tuple(fault("path", finding.text) for finding in findings))
         return Inspection("images", tuple(findings), intake)

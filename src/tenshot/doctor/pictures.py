@@ -3,13 +3,18 @@
 import shlex
 from pathlib import Path
 
+from tenshot.config import RunConfig
 from tenshot.data import ImageSet, load_images
 from tenshot.doctor.finding import Finding, fault, ok, warning
 from tenshot.errors import TenshotError
+from tenshot.models import load_model
 
 
-def check_pictures(path: Path, resolution: int) -> tuple[list[Finding], ImageSet | None]:
-    """Findings on a folder, zip or image as squares of `resolution` px, and what was taken in."""
+def check_pictures(path: Path, source: str) -> tuple[list[Finding], ImageSet | None]:
+    """Findings on a folder, zip or image that is to adapt a source, and what was taken in: squares of its resolution.
+    Raises TenshotError for a source that cannot be read."""
+    model = load_model(source)
+    resolution = model.resolution
     try:
         intake = load_images(path, resolution)
     except TenshotError as error:
@@ -24,7 +29,14 @@ def check_pictures(path: Path, resolution: int) -> tuple[list[Finding], ImageSet
         first = "; ".join(f"{record.name}: {', '.join(record.warnings)}" for record in looked_at[:3])
         findings.append(warning("look at", f"{first}{_more(looked_at)}; they are used, take out what should not be"))
     name = shlex.quote(str(path))
-    findings.append(ok("next", f"`tenshot adapt {name} --out RUN`, or with --dry-run to see what it would take"))
+    if model.discriminator is None:
+        findings.append(
+            fault("source", f"{source} has no discriminator, so it cannot be adapted; name another --source")
+        )
+    else:
+        given = "" if source == RunConfig.source else f" --source {shlex.quote(source)}"
+        command = f"`tenshot adapt {name}{given} --out RUN`"
+        findings.append(ok("next", f"{command}, or with --dry-run to see what it would take"))
     return findings, intake
 
 

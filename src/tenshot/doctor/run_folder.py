@@ -1,6 +1,5 @@
 """A run's folder: whether its files are whole, whether it can be resumed, and how. It is only read."""
 
-import hashlib
 import json
 import os
 import shlex
@@ -8,9 +7,8 @@ import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tenshot.config import RunConfig, differences, parse_config, read_config
+from tenshot.config import RunConfig, read_config
 from tenshot.data import load_images
 from tenshot.doctor.finding import Finding, fault, ok, warning
 from tenshot.doctor.journals import check_journal
@@ -19,6 +17,7 @@ from tenshot.errors import TenshotError
 from tenshot.files import is_temporary
 from tenshot.methods.pretrain import Pretrain
 from tenshot.models import file_digest, load_model, source_digest
+from tenshot.provenance import changes, shots_digest
 from tenshot.runs import RunDir
 
 _SPARE = 100 * 2**20  # bytes for sheets, journals and the report
@@ -46,6 +45,9 @@ def check_run(path: Path) -> list[Finding]:
     run = RunDir(path)
     try:
         run.check_begun()
+    except TenshotError as error:
+        return [fault("config.json", error), *_state(run, None)]
+    try:
         config = read_config(run.config)
     except TenshotError as error:
         return [fault("config.json", f"{error}; without it the run cannot go on: put back a copy"), *_state(run, None)]
@@ -165,7 +167,7 @@ def _begun(run: RunDir, config: RunConfig) -> _Begun:
     except TenshotError as error:
         return _Begun([*findings, fault("shots", f"{error}; put them back")], digest)
     findings.append(ok("shots", f"{len(shots)} images, {'kept in the folder' if kept else config.shots}"))
-    return _Begun(findings, digest, hashlib.sha256(shots.images.numpy().tobytes()).hexdigest())
+    return _Begun(findings, digest, shots_digest(shots.images))
 
 
 def _next(run: RunDir, config: RunConfig, begun: _Begun, *, is_free: bool) -> Finding:
@@ -186,19 +188,8 @@ def _next(run: RunDir, config: RunConfig, begun: _Begun, *, is_free: bool) -> Fi
             _, header = run.load_checkpoint()
     except TenshotError:
         return ok("next", f"it can be resumed, from the beginning: {command}")
-    now = {"source": begun.source, "settings": _settings(json.loads(config.to_json())), "shots": begun.shots}
-    before = {**header, "settings": _settings(header.get("settings"))}
-    if changed := [what for what, value in now.items() if value != before.get(what)]:
-        what = " and ".join(changed)
-        found = differences(now["settings"], before["settings"])
-        told = f" ({'; '.join(found)})" if found else ""
-        return fault("next", f"the {what} changed since the run began{told}: put back what was, or begin a new run")
+    now = {"source": begun.source, "settings": json.loads(config.to_json()), "shots": begun.shots}
+    if changed := changes(now, header):
+        what = f"the {' and '.join(changed)} changed since the run began{''.join(changed.values())}"
+        return fault("next", f"{what}: put back what was, or begin a new run")
     return ok("next", f"it can be resumed, from step {header['step']} of {config.steps}: {command}")
-
-
-def _settings(values: object) -> dict[str, Any] | None:
-    """Settings in the one form that can be compared; newer ones than the file knows at their defaults."""
-    try:
-        return json.loads(parse_config(values).to_json()) if isinstance(values, dict) else None
-    except TenshotError:
-        return None

@@ -18,7 +18,7 @@ from tenshot.errors import TenshotError
 from tenshot.metrics.protocol import Watch, check_seed, choose, score
 from tenshot.metrics.table import OFFLINE, Metric
 from tenshot.metrics.weights import cache_folder
-from tenshot.models import Model, file_digest, find_model, load_model
+from tenshot.models import Model, file_digest, find_model, loaded
 from tenshot.nets import Generator
 from tenshot.runs import RunDir
 from tenshot.sampling import generate, synthesise
@@ -68,15 +68,15 @@ def evaluate(
     if first_seed < 0:
         raise TenshotError(f"the first seed is {first_seed}: it cannot be negative")
     started = time.perf_counter()
-    loaded = model if isinstance(model, Model) else load_model(Path(model) if isinstance(model, Path) else str(model))
-    generator = loaded.generator
+    found = loaded(model)
+    generator = found.generator
     if device is not None or not isinstance(model, Model):
         generator = copy.deepcopy(generator).to(find_device(device or AUTO))
     if shots is None and not isinstance(model, Model):
         shots = RunDir(Path(model)).kept_shots
     n_real = max(metric.n_real for metric in chosen.values())
-    reals = load_images(real, loaded.resolution, limit=n_real) if real is not None and n_real else None
-    given = shots if isinstance(shots, ImageSet | None) else load_images(shots, loaded.resolution)
+    reals = load_images(real, found.resolution, limit=n_real) if real is not None and n_real else None
+    given = shots if isinstance(shots, ImageSet | None) else load_images(shots, found.resolution)
     warn_of_shared(reals, given)
     unclamped = takes_floats(chosen)
     results = score(
@@ -95,7 +95,7 @@ def evaluate(
     )
     n_fake = max((result.get("n_fake", 0) for result in results.values()), default=0)
     return {
-        "model": _model_facts(model, loaded),
+        "model": _model_facts(model, found),
         "real": _facts(real, reals),
         "shots": _facts(None if isinstance(shots, ImageSet) else shots, given),
         "seeds": [first_seed, first_seed + n_fake - 1] if n_fake else None,
@@ -129,8 +129,8 @@ def warn_of_shared(reals: ImageSet | None, shots: ImageSet | None) -> None:
         )
 
 
-def _model_facts(given: Model | _Path, loaded: Model) -> dict[str, Any]:
-    facts = {"name": loaded.card.get("name"), "resolution": loaded.resolution}
+def _model_facts(given: Model | _Path, found: Model) -> dict[str, Any]:
+    facts = {"name": found.card.get("name"), "resolution": found.resolution}
     if not isinstance(given, Model):
         facts |= {"path": str(given), "sha256": file_digest(find_model(str(given)))}
     return facts

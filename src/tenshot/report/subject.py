@@ -12,6 +12,7 @@ from torch import Tensor
 from tenshot.config import RunConfig, read_config
 from tenshot.data import load_images
 from tenshot.errors import TenshotError
+from tenshot.files import check_reachable
 from tenshot.images import printable
 from tenshot.models import Model, file_digest, find_model, load_model
 from tenshot.report.journal import History, entries_in_order, failures, histories, metric_entries
@@ -72,6 +73,7 @@ def read_run(path: Path, eye: Eye, unfinished: Model | None = None) -> Subject:
     unfinished: takes the place of the result where there is none.
     """
     run = RunDir(path)
+    check_reachable(run.config)
     if not os.path.isdir(path):
         raise TenshotError(f"there is no run {path}: give the folder that `tenshot adapt` wrote")
     if not os.path.isfile(run.config):
