@@ -173,13 +173,13 @@ class _Run:
                 )
             maps = {m.n for m in metrics.values() if m.maps}
             n = max((m.n for m in metrics.values() if not m.maps), default=0)
-            clusters = None
-            if maps and (shots := self.shots) is not None:
-                clusters = self.once((key, "clusters"), lambda: described(extractor, shots))
+            shots, clusters = self.shots, None
+            if shots is not None and maps:
+                clusters = self.once((key, "clusters"), functools.partial(described, extractor, shots))
             taken = FakeFeatures(extractor, n, maps, clusters, self.seed)
-            if (shots := self.shots) is not None and any(m.shots and not m.maps for m in metrics.values()):
-                found = self.once((key, "shots"), lambda: pooled_features(extractor, shots, len(shots)))
-                self.shot_features[key] = found
+            if shots is not None and any(m.shots and not m.maps for m in metrics.values()):
+                encode = functools.partial(pooled_features, extractor, shots, len(shots))
+                self.shot_features[key] = self.once((key, "shots"), encode)
             wanted = max(m.n_real for m in metrics.values())
             if wanted and self.reals is not None:
                 multiple = max(m.real_multiple for m in metrics.values())
