@@ -29,7 +29,7 @@ def provenance(adaptation: Adaptation) -> dict[str, Any]:
 
 def shots_digest(shots: Tensor) -> str:
     """sha256 of uint8 `[k 3 r r]`."""
-    return hashlib.sha256(memoryview(shots.contiguous().numpy())).hexdigest()  # not a copy of them
+    return hashlib.sha256(shots.contiguous().numpy().data).hexdigest()  # .data: no copy of them
 
 
 def changes(now: dict[str, Any], before: dict[str, Any]) -> dict[str, str]:
