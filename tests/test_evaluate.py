@@ -190,7 +190,7 @@ class TestVerb:
         assert not Colours.seen
 
     def test_the_check_of_an_output_leaves_what_is_there(self, tmp_path):
-        before = '{"metrics": {}}'
+        before = '{"model": {}, "real": null, "shots": null, "seeds": null, "metrics": {}}'
         (tmp_path / "result.json").write_text(before)
         cli.check_target(tmp_path / "result.json")
         assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("result.json", before)]
