@@ -537,6 +537,13 @@ def test_generate_tells_an_unfinished_run(tmp_path, capsys):
     assert "is a folder without model.safetensors: is it a finished run?" in one_sentence(capsys, "generate")
 
 
+@pytest.mark.parametrize("flag", ["--out", "--resume"])
+def test_a_folder_whose_name_is_too_long_is_told_in_a_sentence(tmp_path, shots, tiny_source, capsys, flag):
+    others = [str(shots), "--source", str(tiny_source), "--steps", "1"] if flag == "--out" else []
+    assert main(["adapt", *others, flag, str(tmp_path / ("x" * 300))]) == 1
+    assert re.search("name is too long|is not a run's folder", one_sentence(capsys).replace("\n", " "))
+
+
 @pytest.mark.parametrize("best", [False, True])
 def test_a_run_that_has_not_finished_is_told_how_it_goes_on(tmp_path, capsys, best):
     (tmp_path / "my run").mkdir()

@@ -110,7 +110,7 @@ class RunDir:
         check_reachable(self.config)
         if os.path.isfile(self.config):
             return
-        if self.saved.steps() or self.has_steps():
+        if os.path.isdir(self.path) and (self.saved.steps() or self.has_steps()):
             raise TenshotError(
                 f"{self.path} has lost its config.json, without which the run cannot go on: put back a copy, or begin "
                 "a new run in another folder"
@@ -165,9 +165,10 @@ class RunDir:
         with told_as_sentence("look into", self.path):
             found = {path.name for path in self.path.iterdir()} if os.path.isdir(self.path) else set()
         ours = {*_FILES, self.shots.name, self.samples.name, self.checkpoints.name, self.lock.path.name, *NAMES}
-        has_work = bool(self.saved.steps()) or self.has_steps() or os.path.isfile(self.model)
-        is_left = self.lock.path.name in found and not has_work
-        return not found or self.aside.holds or (is_left and all(n in ours or is_temporary(n) for n in found))
+        if not found or self.aside.holds:
+            return True
+        is_left = self.lock.path.name in found and all(n in ours or is_temporary(n) for n in found)
+        return is_left and not (self.saved.steps() or self.has_steps() or os.path.isfile(self.model))
 
     def is_begun(self) -> bool:
         """Whether the folder has a config.json that is a run's."""
