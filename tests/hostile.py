@@ -182,6 +182,14 @@ def sizes() -> Iterator[tuple[str, bytes, str]]:
     yield "set of a list, dropped", in_itself, OPCODE + "0x30"
     many = b"](" + text("a") * 1000 + b"eq\x00(" + (name("builtins", "set") + b"h\x00\x85R") * 2000 + b"t"
     yield "two thousand sets of one list", many, MEMORY
+    yield "one storage four hundred times", _again_and_again(), "has the same bytes read again and again"
+
+
+def _again_and_again() -> bytes:
+    """One storage of 100 kB, in a file of its own as NVIDIA's pickles have it, which 400 calls read."""
+    storage = zipped([("data.pkl", framed(persistent("0", count=25_000))), ("data/0", bytes(100_000))])
+    once = name("torch.storage", "_load_from_bytes") + b"h\x00\x85R"
+    return b"(B" + struct.pack("<I", len(storage)) + storage + b"q\x00" + once * 400 + b"t"
 
 
 def tensors() -> Iterator[tuple[str, bytes, str]]:

@@ -187,6 +187,7 @@ class TestSpecs:
             ({"settings": {"eval_real": "x"}}, "no setting of a run"),
             ({"settings": {"first": -1}}, "first is -1"),
             ({"metrics": ["fid_5k", "fid"]}, "metrics has fid; known are"),
+            ({"domains": ["../a"]}, "domain is '../a': it must be the name of a zip without .zip, not a path"),
             ({"metrics": "fid_5k"}, "must be a list of names"),
         ],
     )
@@ -265,6 +266,30 @@ class TestJob:
         again = json.loads(path.read_text())
         assert again["parts"] == [0, 4] and again["metrics"] == whole["metrics"]
         assert again["sha256"] == whole["sha256"]
+
+    def test_a_result_that_was_taken_away_is_trained_for_again(self, there):
+        first = result_of(there, small())
+        shutil.rmtree(there / "results")
+        with mock.patch.object(work.loop, "start", side_effect=loop.start) as start:
+            again = result_of(there, small())
+        assert start.call_count == 1 and again["parts"] == [0] and again["sha256"] == first["sha256"]
+
+    def test_a_result_names_where_it_was_trained_not_where_it_was_scored(self, there, monkeypatch):
+        facts = {"versions": {"tenshot": "0", "torch": "0"}, "machine": {}, "commit": "a", "changed": False}
+        with monkeypatch.context() as patch:
+            patch.setattr("tenshot.bench.machine.facts", lambda device=None: facts)
+            patch.setattr("tenshot.bench.work.evaluate", mock.Mock(side_effect=loop.Stopped("killed")))
+            (job,) = read_spec(write_spec(there, small())).jobs
+            assert carry_out(job, places_of(there)).state == "stopped"
+        found = result_of(there, small())
+        assert (found["commit"], found["versions"], found["threads"]) == ("a", facts["versions"], 1)
+
+    def test_held_out_images_that_were_trained_on_fail_the_job(self, there):
+        with zipfile.ZipFile(there / "data" / "dots.zip", "a") as archive:
+            archive.writestr("heldout/00.png", archive.read("shots/0.png"))
+        (job,) = read_spec(write_spec(there, small())).jobs
+        outcome = quick_bench.quick(job, places_of(there), 1)
+        assert outcome.state == "failed" and "1 of the 10 held-out images is among the shots" in outcome.reason
 
     def test_losses_are_those_of_the_steps_that_have_them(self):
         entries = [{"step": 1}, {"step": 2, "d": 1.0, "g": 2.0}, {"step": 3, "d": 2.0, "skipped": 1}]
@@ -432,6 +457,21 @@ class TestTables:
             "c": "0.300",
         }
 
+    def test_below_chance_nothing_is_better(self):
+        column = {"a": [0.0], "b": [0.0007], "c": [0.02]}
+        assert shown_column(column, 1, "lower", chance=0.01) == {"a": "**0.0000**", "b": "**0.0007**", "c": "0.0200"}
+        assert shown_column({"a": [0.0], "b": [0.0007]}, 1, "lower", chance=0.01) == {"a": "0.0000", "b": "0.0007"}
+
+    def test_an_interval_that_is_small_does_not_look_like_none(self):
+        column = {"a": [178.16 - 0.1, 178.16 + 0.1], "b": [300.0, 300.0]}
+        assert shown_column(column, 2, "lower") == {"a": "**178 ± 1**", "b": "300 ± 0"}
+        assert shown_column({"a": [178.16, 178.2], "b": [300.0]}, 1, "lower")["a"] == "**178 ± 0.3**"
+
+    def test_a_page_that_is_no_text_is_told(self, there, capsys):
+        (there / "page.md").write_bytes(b"\xff\xfe")
+        assert main(["bench", "table", str(there / "page.md"), "--specs", str(there)]) == 1
+        assert "page.md is no page of text: it is not UTF-8" in capsys.readouterr().err
+
     def test_times_are_those_of_the_shortest_runs(self, spec):
         numbers = {
             ("finetune", "dots"): {0: 100.0, 1: 310.0},
@@ -511,6 +551,19 @@ class TestTables:
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a card, {device.index}")
         assert machine.facts(torch.device("cuda", 1))["machine"]["gpu"] == "a card, 1"
         assert "gpu" not in machine.facts(torch.device("cpu"))["machine"]
+
+    def test_an_installed_tenshot_names_no_commit_of_the_repository_around_it(self, tmp_path, monkeypatch):
+        package = tmp_path / "site-packages" / "tenshot"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("")
+        (tmp_path / ".gitignore").write_text("site-packages\n")
+        author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        for words in (["init", "-q"], ["add", ".gitignore"], [*author, "commit", "-qm", "x"]):
+            subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+        monkeypatch.setattr(machine, "PACKAGE", package)
+        assert machine.commit() == {"commit": None, "changed": None}
+        subprocess.run(["git", "-C", str(tmp_path), "add", "-f", str(package)], check=True)
+        assert len(machine.commit()["commit"]) == 40 and machine.commit()["changed"] is True
 
     def test_committed_results_name_no_place_of_a_machine(self):
         faults = [p for p in QUALITY.glob("results*/*/*.json") if re.search(r'"/\w', p.read_text(encoding="utf-8"))]

@@ -15,8 +15,8 @@ from tenshot.errors import TenshotError
 from tenshot.losses import discriminator_loss
 from tenshot.methods import Cdc, Dap, Finetune
 from tenshot.methods.anchors import PatchHead, patch_groups, patch_logits
+from tenshot.methods.base import Batch
 from tenshot.nets import Discriminator, DiscriminatorSpec
-from tenshot.phases import batch_of
 from tenshot.step import run_step
 from tiny import tiny_model, tiny_shots
 
@@ -39,7 +39,7 @@ def steps(run, count, first=0):
 def term(run, step, name="cdc"):
     context = context_of(run, step)
     reals = torch.zeros(2, 3, 16, 16)
-    batch = batch_of(run, reals, reals, torch.Generator().manual_seed(0))
+    batch = Batch(reals, reals, torch.Generator().manual_seed(0))
     return run.method.extra_losses("g", context, run.state, batch)[name]
 
 

@@ -16,11 +16,17 @@ import pytest
 import torch
 from PIL import Image
 
+import tenshot
 from tenshot import __version__, loop
 from tenshot.__main__ import VERBS, main
+from tenshot.cli import adapt as adapt_verb
 from tenshot.cli import running
 from tenshot.cli.running import peek
-from tenshot.models import Model, load_model, save_model
+from tenshot.config import RunConfig, read_config
+from tenshot.errors import TenshotError
+from tenshot.methods import Rick
+from tenshot.models import Model, load_model, save_model, write_tensors
+from tenshot.presets import preset_config
 from tenshot.progress import ProgressLine
 from tenshot.sampling import generate_images
 
@@ -216,6 +222,7 @@ def test_flags_go_before_the_settings_of_a_config(tmp_path, adapt):
     assert main(["adapt", f"--config={config}", "--out", str(out), "--steps", "2", "--method", "finetune"]) == 0
     first, second = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path / "run", out))
     assert second.pop("method") == "finetune" and second.pop("finetune") == {} and second.pop("steps") == 2
+    assert second.pop("ema_half_life") == RunConfig("").ema_half_life  # dap's preset has another
     assert second == {name: first[name] for name in second}
 
 
@@ -576,7 +583,9 @@ def test_memory_that_runs_out_is_told_in_a_sentence_and_other_faults_are_not_hid
 
     monkeypatch.setattr("tenshot.cli.generate.sample", fail)
     assert main(["generate", str(tiny_source), "--out", str(tmp_path / "x")]) == 1
-    assert "the memory ran out: ask for fewer images at once, or smaller ones" in one_sentence(capsys, "generate")
+    assert "the memory ran out: ask for fewer images at once (--batch), or end" in one_sentence(
+        capsys, "generate"
+    )
     error = RuntimeError("sizes do not match")
     with pytest.raises(RuntimeError, match="sizes"):
         main(["generate", str(tiny_source), "--out", str(tmp_path / "x")])
@@ -606,3 +615,26 @@ def test_faults_are_coloured_on_a_terminal_and_never_under_no_color_or_in_a_file
     said += (tmp_path / "faults").read_bytes()
     assert b"--sedds" in said
     assert (b"\x1b[" in said) == coloured
+
+
+def test_a_config_of_another_method_gives_what_was_changed_in_it_to_the_methods_own_preset(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(preset_config("images", "dap", steps=77, source="other").to_json())
+    config = adapt_verb._starting_point(["--config", str(path), "--method", "ada"])
+    assert config == preset_config("images", "ada", steps=77, source="other")
+    assert config.augment == "ada" and config.ema_half_life == preset_config("", "ada").ema_half_life
+    assert adapt_verb._starting_point(["--config", str(path)]) == read_config(path)
+
+
+def test_what_a_file_says_in_a_fault_cannot_steer_the_terminal(tmp_path, tiny_model, capsys):
+    tensors = {f"generator.{name}": value for name, value in tiny_model.generator.state_dict().items()}
+    header = {"format": 1, "card": {}, "generator": {"\x1b]0;pwned\x07": 1}}
+    write_tensors(tmp_path / "a.safetensors", tensors, header)
+    assert main(["generate", str(tmp_path / "a.safetensors"), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert "\x1b" not in said and r"\x1b]0;pwned\x07" in said
+
+
+def test_a_preset_is_of_a_name_and_not_of_an_instance(tmp_path):
+    with pytest.raises(TenshotError, match="preset 'paper' is of a method's name: with an instance, give its settings"):
+        tenshot.adapt(tmp_path, method=Rick(), preset="paper")

@@ -17,7 +17,8 @@ from rich.console import Console
 
 from tenshot.data import ImageSet, batch_indices, intake_table, load_images
 from tenshot.errors import TenshotError
-from tenshot.images import ImageRecord, printable
+from tenshot.images import ImageRecord
+from tenshot.output import printable
 
 
 def noise(seed, width=16, height=16):
@@ -671,3 +672,26 @@ def test_epochs_and_seeds_are_shuffled_differently():
 def test_impossible_batches_are_a_value_error(arguments):
     with pytest.raises(ValueError, match="must be at least 1"):
         batch_indices(*arguments, seed=0)
+
+
+def test_a_linear_profile_that_calls_itself_srgb_is_converted(tmp_path):
+    """GIMP's is called so. With a gamma of 1, 55 of 255 is the light that sRGB writes as 128."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    name, linear = ("sRGB built-in".encode("utf-16-be"), "sRGB linear  ".encode("utf-16-be"))
+    at = profile.index(b"para")
+    curve = profile[at : at + 16]
+    assert name in profile and curve[8:10] == b"\0\3"
+    profile = profile.replace(name, linear).replace(curve, b"para" + bytes(8) + b"\0\1\0\0")
+    pixels, record = one(saved(tmp_path, flat((55, 55, 55)), icc_profile=profile))
+    assert np.abs(pixels.astype(int) - 128).max() <= 1 and record.steps == ("colour profile to sRGB",)
+
+
+def test_twelve_bits_of_a_tiff_are_the_whole_range_also_where_it_is_turned(tmp_path):
+    side = 16
+    data = np.array([[0xFF, 0xFF, 0xFF]] * (side * side // 4) + [[0x80, 0x08, 0x00]] * (side * side // 4), np.uint8)
+    tags = [(256, side), (257, side), (258, 12), (259, 1), (262, 1), (273, 8), (274, 3), (277, 1), (278, side)]
+    entries = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in [*tags, (279, data.nbytes)])
+    head = struct.pack("<2sHI", b"II", 42, 8 + data.nbytes)
+    (tmp_path / "a.tif").write_bytes(head + data.tobytes() + struct.pack("<H", len(tags) + 1) + entries + bytes(4))
+    pixels, record = one(tmp_path / "a.tif")
+    assert (pixels[8:] == 255).all() and (pixels[:8] == 128).all() and "EXIF-rotated" in record.steps

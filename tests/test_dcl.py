@@ -12,7 +12,7 @@ from tenshot.config import RunConfig
 from tenshot.consistency import discriminator_contrast, generator_contrast
 from tenshot.errors import TenshotError
 from tenshot.methods import Cdc, Dcl
-from tenshot.phases import batch_of
+from tenshot.methods.base import Batch
 from tenshot.step import run_step
 from tiny import tiny_model, tiny_shots
 
@@ -31,7 +31,7 @@ def steps(run, count, first=0):
 def terms(run, step, phase):
     context, rng = context_of(run, step), torch.Generator().manual_seed(0)
     reals = torch.rand(3, 3, 16, 16, generator=rng)
-    return run.method.extra_losses(phase, context, run.state, batch_of(run, reals, reals, rng))
+    return run.method.extra_losses(phase, context, run.state, Batch(reals, reals, rng))
 
 
 def maps_of(rows, seed):

@@ -1,6 +1,7 @@
 """Weight files: where they are looked for, that only genuine ones are read, that nothing in them is executed."""
 
 import hashlib
+import http.client
 import os
 import re
 from dataclasses import replace
@@ -97,6 +98,34 @@ class TestDownload:
         with pytest.raises(TenshotError, match=r"net-1234\.pth could not be downloaded \(.*\): get file:.* and put it"):
             fetch(gone, tmp_path / "given")
         assert list((tmp_path / "given").iterdir()) == []
+
+
+class Broken:
+    """A connection that ends in the middle."""
+
+    def __init__(self, error):
+        self.error, self.pieces = error, [CONTENT[:3]]
+
+    def read(self, size):
+        if self.pieces:
+            return self.pieces.pop()
+        raise self.error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    "error", [TimeoutError("timed out"), http.client.IncompleteRead(b"abc"), ConnectionResetError()]
+)
+def test_a_download_that_breaks_off_is_no_fault_of_the_disk_and_leaves_nothing(tmp_path, monkeypatch, error):
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Broken(error))
+    with pytest.raises(TenshotError, match=r"net-1234\.pth could not be downloaded \(.*\): get https:.* and put it"):
+        fetch(FILE, tmp_path / "given")
+    assert list((tmp_path / "given").iterdir()) == []
 
 
 class Hostile:

@@ -334,6 +334,11 @@ def poison(g, d):
     d.b4.fc.bias.data[0] = float("nan")
 
 
+def add_thousands(g, d):
+    one = g.synthesis.b8.conv1._parameters["bias"]
+    g.synthesis.b8.conv1._parameters.update({f"x{i}": one for i in range(6000)})
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -347,6 +352,7 @@ def poison(g, d):
         (lose_a_block, "G_ema: synthesis.b8.conv0.weight, synthesis.b8.conv0.affine.weight, "),
         (lose_a_shortcut, "D: b16.skip.weight is missing"),
         (add_a_tensor, "G_ema: synthesis.b8.stray is not part of a StyleGAN2 in NVIDIA's layout"),
+        (add_thousands, "G_ema has more tensors than a StyleGAN2"),
         (add_a_layer, "G_ema: synthesis.b8.conv2.weight is not part of a StyleGAN2 in NVIDIA's layout"),
         (lose_the_statistics, "D has no minibatch statistics of one channel"),
         (put_a_number, "D: b4.conv.bias is not a tensor"),

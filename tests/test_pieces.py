@@ -250,3 +250,13 @@ def test_the_real_allocators_refusal_is_known():
     with pytest.raises((RuntimeError, MemoryError)) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value), caught.value
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_trunk_that_is_frozen_goes_through_in_pieces(size):
+    method = build_method("freezed", {"trained_blocks": 0})
+    whole, pieces = (
+        begin(RunConfig("tiny", method=method, steps=4, micro_batch=m), tiny_model(), tiny_shots()) for m in (0, size)
+    )
+    for a, b in zip(gradients_of_a_step(whole, 1), gradients_of_a_step(pieces, 1), strict=True):
+        assert all(torch.allclose(x, y, rtol=1e-3, atol=1e-5) for x, y in zip(a, b, strict=True))

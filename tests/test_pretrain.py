@@ -197,7 +197,10 @@ def test_a_source_from_scratch_is_the_same_every_time_and_of_the_plan_its_name_s
     assert scratch("faces64") is None
 
 
-@pytest.mark.parametrize("name", ["scratch-48", "scratch-16-8-0", "scratch-16-1-99999999"])
+@pytest.mark.parametrize(
+    "name",
+    ["scratch-48", "scratch-16-8-0", "scratch-16-1-99999", "scratch-16-16-1-16384-64", "scratch-999999999999"],
+)
 def test_a_source_from_scratch_that_cannot_be_is_refused(name):
     with pytest.raises(TenshotError, match=name):
         load_model(name)
@@ -248,3 +251,36 @@ def test_a_run_of_adapt_is_no_starting_point_for_pretraining(tmp_path, capsys):
     (tmp_path / "config.json").write_text(RunConfig("shots").to_json())
     assert main(["pretrain", "images", "--config", str(tmp_path / "config.json")]) == 1
     assert "is of a run of `tenshot adapt`: give it to that" in capsys.readouterr().err
+
+
+def test_pairs_may_move_while_a_run_rests_and_others_are_refused(tmp_path, pairs, shots):
+    folder, _ = pairs
+    save_model(tmp_path / "tiny.safetensors", tiny_model())
+    method = Pretrain(pairs=str(folder), pair_truncation=0.5, pair_batch=2)
+    config = RunConfig(str(shots), str(tmp_path / "tiny.safetensors"), method, steps=3, batch=2, sample_every=0)
+    with pytest.raises(loop.Stopped):
+        loop.start(config, out=tmp_path / "run", watch=lambda now: now.step == 1)
+    folder.rename(tmp_path / "moved")
+    written = tmp_path / "run" / "config.json"
+    written.write_text(written.read_text().replace(str(folder), str(tmp_path / "moved")))
+    (tmp_path / "moved" / "img" / "000000.png").rename(tmp_path / "one.png")
+    load_pairs.cache_clear()
+    with pytest.raises(TenshotError, match=r"the pairs of .*run changed since the run began"):
+        loop.resume(tmp_path / "run")
+    (tmp_path / "one.png").rename(tmp_path / "moved" / "img" / "000000.png")
+    load_pairs.cache_clear()
+    assert loop.resume(tmp_path / "run").card["steps"] == 3
+
+
+def test_adapt_does_not_pretrain(tmp_path, capsys):
+    assert main(["adapt", "images", "--method", "pretrain"]) == 1
+    assert "pretraining has a verb of its own: tenshot pretrain" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text(RunConfig("shots", method=Pretrain()).to_json())
+    assert main(["adapt", "images", "--config", str(tmp_path / "config.json")]) == 1
+    assert "is of a pretraining run: go on with `tenshot pretrain --config" in capsys.readouterr().err
+
+
+def test_a_result_in_memory_computes_as_the_same_one_from_its_file(shots):
+    config = RunConfig(str(shots), "scratch-16-64-8-16-2", Pretrain(), steps=1, batch=2, precision="bfloat16")
+    model = loop.start(config, out=None)
+    assert model.discriminator.compute is None and model.discriminator(torch.zeros(2, 3, 16, 16)).dtype == torch.float32

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+from contextlib import suppress
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from tenshot.__main__ import main
 from tenshot.adaptation import begin
 from tenshot.config import RunConfig
 from tenshot.data import load_images
+from tenshot.doctor.run_folder import check_run
 from tenshot.errors import TenshotError
 from tenshot.files import write_atomically
 from tenshot.interrupts import Interrupts
@@ -22,8 +24,8 @@ from tenshot.lock import Lock
 from tenshot.looks import Looks
 from tenshot.methods import Finetune
 from tenshot.models import load_model, read_tensors, save_model
-from tenshot.result import save_shots
 from tenshot.runs import RunDir
+from tenshot.sheets import grid, save_png
 from tiny import tiny_model, tiny_shots
 
 STEPS = 6
@@ -34,9 +36,10 @@ def given(tmp_path_factory):
     """A source, shots, and the unbroken run."""
     folder = tmp_path_factory.mktemp("given")
     save_model(folder / "tiny.safetensors", tiny_model())
-    shots = RunDir(folder)
-    shots.shots.mkdir()
-    save_shots(tiny_shots(), shots)
+    for name, images in (("shots", tiny_shots()), ("heldout", tiny_shots(seed=1))):
+        (folder / name).mkdir()
+        for i, image in enumerate(images):
+            save_png(grid(image[None], 1), folder / name / f"{i:06d}.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "score", stand_in)
         patch.setattr(result, "SHEET_SEEDS", range(4))
@@ -57,7 +60,7 @@ def stand_in(fakes, reals, shots, names, device, unclamped, keep_going, known):
 
 def config(given, **settings):
     fixed = {"batch": 2, "checkpoint_every": 2, "sample_every": 3, "eval_every": 2, "path_every": 0}
-    settings = {"steps": STEPS, "eval_real": str(given / "shots"), **fixed, **settings}
+    settings = {"steps": STEPS, "eval_real": str(given / "heldout"), **fixed, **settings}
     return RunConfig(str(given / "shots"), str(given / "tiny.safetensors"), Finetune(), **settings)
 
 
@@ -181,12 +184,14 @@ def test_a_run_that_has_lost_its_config_is_told_so_and_never_begun_anew_over(giv
 
 
 def test_a_run_goes_on_where_source_shots_and_held_out_images_have_moved(given, tmp_path):
-    for name in ("tiny.safetensors", "shots"):
-        (shutil.copytree if name == "shots" else shutil.copy)(given / name, tmp_path / name)
+    shutil.copy(given / "tiny.safetensors", tmp_path)
+    for name in ("shots", "heldout"):
+        shutil.copytree(given / name, tmp_path / name)
     run = stopped(tmp_path, tmp_path / "run")
     shutil.rmtree(run.shots)  # as of a run with more shots than it keeps
     (tmp_path / "tiny.safetensors").unlink()
-    shutil.rmtree(tmp_path / "shots")
+    for name in ("shots", "heldout"):
+        shutil.rmtree(tmp_path / name)
     with pytest.raises(
         TenshotError, match=r"there is no model .*config\.json names it, as seen from the folder you are in"
     ):
@@ -462,3 +467,67 @@ def fill(path):
                     pass
             except OSError as error:
                 assert error.errno == errno.ENOSPC
+
+
+def test_a_run_is_not_scored_against_other_images_after_a_stop(given, tmp_path):
+    run = stopped(given, tmp_path / "run")
+    others = tmp_path / "others"
+    others.mkdir()
+    for i, image in enumerate(tiny_shots(seed=5)):
+        save_png(grid(image[None], 1), others / f"{i}.png")
+    run.config.write_text(run.config.read_text().replace(str(given / "heldout"), str(others)))
+    with pytest.raises(TenshotError, match=r"held-out images .*others are not those that the run's scores so far"):
+        loop.resume(run.path)
+
+
+def test_the_last_generator_is_scored_whatever_the_distance_between_looks(given, tmp_path):
+    loop.start(config(given, eval_every=4), out=tmp_path / "run")
+    assert [look["step"] for look in RunDir(tmp_path / "run").read("metrics")] == [4, STEPS]
+
+
+@pytest.mark.parametrize("part", ["checkpoints", "samples", "stats.jsonl", "run.lock"])
+def test_a_link_in_a_runs_folder_is_refused_and_nothing_is_touched_where_it_leads(given, tmp_path, part):
+    run, elsewhere = stopped(given, tmp_path / "run"), tmp_path / "elsewhere"
+    if part == "run.lock":
+        elsewhere.write_text("mine")
+    else:
+        (run.path / part).rename(elsewhere)
+    (run.path / part).symlink_to(elsewhere)
+    before = left_by(tmp_path)
+    with pytest.raises(TenshotError, match="is a link"):
+        loop.resume(run.path)
+    with pytest.raises(TenshotError, match="is a link"):
+        loop.start(config(given), out=run.path, overwrite=True)
+    assert left_by(tmp_path) == before
+
+
+@pytest.mark.parametrize("part", ["run.lock", "checkpoints/manifest.json", "checkpoints/000004.safetensors"])
+def test_a_pipe_in_a_runs_folder_hangs_nobody(given, tmp_path, part, recwarn):
+    run = stopped(given, tmp_path / "run")
+    (run.path / part).unlink(missing_ok=True)
+    os.mkfifo(run.path / part)
+    checked = check_run(run.path)
+    assert checked[-1].check == "next"
+    with suppress(TenshotError):
+        loop.resume(run.path)
+
+
+@pytest.mark.parametrize("key", ["exp_avg", "exp_avg_sq", "step"])
+@pytest.mark.parametrize("how", ["shorter", "missing", "of whole numbers"])
+def test_moments_that_do_not_fit_their_parameter_are_refused(given, tmp_path, key, how):
+    run = stopped(given, tmp_path / "run")
+    tensors, header = run.load_checkpoint()
+    name = next(name for name in tensors if name.startswith("adam/") and name.endswith(f"/{key}"))
+    if how == "missing":
+        del tensors[name]
+    else:
+        tensors[name] = torch.zeros(2) if how == "shorter" else tensors[name].int()
+    run.save_checkpoint(4, tensors, header)
+    with pytest.raises(TenshotError, match=r"the checkpoint's moments of .* do not belong to this parameter"):
+        loop.resume(run.path)
+
+
+def test_a_journal_of_returns_that_says_nonsense_is_no_traceback(given, tmp_path):
+    run = stopped(given, tmp_path / "run")
+    (run.path / "recovery.jsonl").write_text('{"step": 2, "returns": null}\n{"step": 2, "returns": "x"}\n')
+    assert loop.resume(run.path).card["steps"] == STEPS

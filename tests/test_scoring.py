@@ -11,6 +11,7 @@ from tenshot.__main__ import main
 from tenshot.config import RunConfig
 from tenshot.errors import TenshotError
 from tenshot.methods import Finetune
+from tenshot.metrics import METRICS
 from tenshot.models import load_model, save_model
 from tenshot.rules import parse_rule
 from tiny import tiny_model, tiny_shots
@@ -161,6 +162,7 @@ def test_scoring_changes_nothing_of_the_run(tmp_path, run_of):
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.filterwarnings("ignore:.*are among the shots")
 @pytest.mark.parametrize(("names", "kind"), [("fid_rick_5k,fd_efflite_500", torch.float32), ("fid_5k", torch.uint8)])
 def test_a_metric_that_wants_unrounded_images_gets_them_on_the_way_too(tmp_path, run_of, monkeypatch, names, kind):
     seen = []
@@ -177,3 +179,19 @@ def test_a_run_ends_early_by_its_rule_with_a_finished_model(tmp_path, run_of):
     assert load_model(tmp_path / "run").card["steps"] == 4
     with pytest.raises(TenshotError, match="has finished"):
         loop.resume(tmp_path / "run")
+
+
+def test_held_out_images_that_are_shots_are_told_before_the_first_step(tmp_path):
+    shots = tiny_shots()
+    for i, image in enumerate(shots[:2]):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / f"{i}.png")
+    with pytest.warns(UserWarning, match="2 of the 2 held-out images are among the shots"):
+        scoring.Scoring(RunConfig("shots", eval_every=1, eval_real=str(tmp_path)), shots)
+
+
+def test_no_more_held_out_images_are_held_than_are_read(tmp_path, monkeypatch):
+    for i, image in enumerate(tiny_shots(5, seed=9)):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / f"{i}.png")
+    monkeypatch.setitem(METRICS, "fd_efflite_500", METRICS["fd_efflite_500"]._replace(n_real=3))
+    config = RunConfig("shots", eval_every=1, eval_real=str(tmp_path), eval_metrics="fd_efflite_500")
+    assert len(scoring.Scoring(config, tiny_shots()).reals) == 3

@@ -33,13 +33,15 @@ def main() -> None:
     options = parser.parse_args()
     places = Places(options.data.resolve(), options.work.resolve(), Path())
     jobs = [j for j in read_spec(options.spec).jobs if (j.domain, j.config.seed) == (options.domain, options.seed)]
+    if not jobs:
+        parser.error(f"{options.spec} has no run of domain {options.domain} and seed {options.seed}")
     seeds = range(options.columns)
     source = load_model(jobs[0].config.source)
     rows = [("ten images", load_images(places.data / jobs[0].config.shots, source.resolution, limit=len(seeds)).images)]
     rows.append(("source", torch.cat(list(generate(source.generator, seeds)))))
     for job in jobs:
         model = load_model(places.run(job) / "model.safetensors")
-        rows.append((job.config.method.name, torch.cat(list(generate(model.generator, seeds)))))
+        rows.append((job.variant, torch.cat(list(generate(model.generator, seeds)))))
     stacked(rows).save(options.out, optimize=True)
 
 

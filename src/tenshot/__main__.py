@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from tenshot.output import lasting_output, why_lost
+from tenshot.output import lasting_output, printable, why_lost
 
 VERBS = {
     "adapt": "adapt a source to your images (or --resume a run, or --dry-run to see what would happen)",
@@ -101,18 +101,16 @@ def _run(given: list[str]) -> int:
     try:
         return importlib.import_module(f"tenshot.cli.{verb}").run(rest)
     except TenshotError as error:
-        print(f"tenshot {verb}: {error}", file=sys.stderr)
+        lines = [printable(line) for line in f"tenshot {verb}: {error}".split("\n")]  # files may have a say in it
+        print("\n".join(lines), file=sys.stderr)
         return getattr(error, "exit_code", 1)
     except (MemoryError, RuntimeError) as error:
         from tenshot.recovery import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise
-        print(
-            f"tenshot {verb}: the memory ran out: ask for fewer images at once, or smaller ones (--batch, --size), or "
-            "end other programs",
-            file=sys.stderr,
-        )
+        fewer = "ask for fewer images at once (--batch), or " if verb in ("generate", "interpolate", "adapt") else ""
+        print(f"tenshot {verb}: the memory ran out: {fewer}end other programs", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         print(f"tenshot {verb}: stopped", file=sys.stderr)

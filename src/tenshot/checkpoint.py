@@ -27,6 +27,9 @@ def restore(run: Adaptation, tensors: dict[str, Tensor]) -> None:
     """Set a run to a snapshot, whose tensors then belong to it. Raises TenshotError where the two do not fit."""
     if missing := [name for name in ("path_mean", "ada") if name not in tensors]:
         raise TenshotError(f"the checkpoint was not written by this tenshot: it has no {missing[0]}")
+    for name, before in (("path_mean", run.path_mean), ("ada", run.ada)):
+        if tensors[name].shape != before.shape or not tensors[name].is_floating_point():
+            raise TenshotError(f"the checkpoint was not written by this tenshot: its {name} is of another kind")
     run.path_mean, run.ada = tensors["path_mean"].to(run.path_mean.device), tensors["ada"]
     if "health" in tensors:  # older checkpoints have none
         run.health = Health.from_tensor(tensors["health"])
@@ -46,13 +49,18 @@ def restore(run: Adaptation, tensors: dict[str, Tensor]) -> None:
             prefix = f"adam/{part}/{name}/"
             values = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             if values:
-                optimiser.state[parameter] = {key: _laid_out(value, parameter) for key, value in values.items()}
+                optimiser.state[parameter] = _adam_state(values, parameter, f"{part}.{name}")
 
 
-def _laid_out(moment: Tensor, parameter: Tensor) -> Tensor:
-    """On the parameter's device and in its memory layout: fused Adam goes through both as they lie."""
-    is_alike = moment.shape == parameter.shape
-    return torch.empty_like(parameter).copy_(moment) if is_alike else moment.to(parameter.device)
+def _adam_state(values: dict[str, Tensor], parameter: Tensor, where: str) -> dict[str, Tensor]:
+    """Adam's state of a parameter, on its device and the moments in its memory layout: fused Adam goes through all of
+    them as they lie, and does not look at their shapes. Raises TenshotError for what would not fit."""
+    shapes = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+    found = {key: value.shape for key, value in values.items()}
+    if found != shapes or not all(value.is_floating_point() for value in values.values()):
+        raise TenshotError(f"the checkpoint's moments of {where} do not belong to this parameter")
+    moments = {key: torch.empty_like(parameter).copy_(values[key]) for key in ("exp_avg", "exp_avg_sq")}
+    return {"step": values["step"].to(parameter.device), **moments}
 
 
 def _networks(nets: Nets) -> dict[str, torch.nn.Module]:

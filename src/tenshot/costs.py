@@ -11,6 +11,7 @@ from tenshot.adaptation import begin
 from tenshot.methods import METHODS
 from tenshot.models import load_model
 from tenshot.presets import preset_config
+from tenshot.randomness import generator_for
 from tenshot.step import run_step
 
 KEPT = Path(__file__).with_name("costs.json")
@@ -36,10 +37,11 @@ def kept() -> Costs:
 def measure() -> Costs:
     """Measure on the embedded source with the default settings: 50 steps of every method, in turns of ten."""
     source = load_model("faces64")
-    shots = torch.randint(0, 256, (10, 3, source.resolution, source.resolution), dtype=torch.uint8)
+    size = (10, 3, source.resolution, source.resolution)
+    shots = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator_for(0, "costs"))
     runs = {}
     for name in METHODS:
-        runs[name] = begin(preset_config("", name), source, shots)
+        runs[name] = begin(preset_config("", name, device="cpu"), source, shots)
         run_step(runs[name], _FIRST - 1)
     seconds = dict.fromkeys(METHODS, 0.0)
     for first in range(_FIRST, _FIRST + _BLOCKS * _BLOCK, _BLOCK):

@@ -34,10 +34,10 @@ from tenshot.images import (
     Refused,
     claims_image,
     prepare,
-    printable,
     repeats,
     suffix_refusal,
 )
+from tenshot.output import printable
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -1,7 +1,7 @@
 """A cut generator learns to make the uncut one's images again: unlimited latents, no images, no discriminator."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +11,7 @@ from torch import Tensor
 from tenshot.nets import Generator
 from tenshot.randomness import generator_for
 from tenshot.settings import check_types, require
-
-Watch = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is."""
+from tenshot.watch import Watch
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,12 @@ from tenshot.mend import mended
 from tenshot.metrics import METRICS, efflite, score
 from tenshot.models import Model, file_digest
 from tenshot.nets import Generator
-from tenshot.proof import BATCHES, NOISE, Watch, milliseconds, pixel_differences, size
+from tenshot.proof import BATCHES, NOISE, milliseconds, pixel_differences, size
 from tenshot.rounding import stored_as
 from tenshot.sampling import generate
 from tenshot.settings import check_types, require
 from tenshot.shrink import choose, sensitivity
+from tenshot.watch import Watch
 
 METRIC = "fd_efflite_2k"
 """What fine-tuning is judged by."""

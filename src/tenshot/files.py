@@ -22,6 +22,7 @@ _ON_WRITING = {
     errno.EEXIST: "there is a file of that name; choose another place",
     errno.EISDIR: "there is a folder of that name; choose another name",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.ELOOP: "it is a link; remove the link, or choose another place",
     errno.EFBIG: "the file would be larger than the disk or your limits allow; choose another place",
 }
 _ON_READING = {

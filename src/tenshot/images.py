@@ -15,6 +15,8 @@ from typing import BinaryIO, cast
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
+from tenshot.output import printable
+
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 """The decoders that may see a file, by Pillow's names."""
 READABLE = "PNG, JPEG, WebP, BMP, TIFF or GIF"
@@ -32,6 +34,7 @@ NEAR_LEVELS = 1
 """Mean absolute difference, of 255 levels at 16x16 pixels, below which two pictures are nearly the same."""
 
 _PHOTOMETRIC = 262  # the TIFF tag that says what zero means: 0 white, 1 black
+_BITS = 258  # the TIFF tag of how many a number has
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -63,11 +66,6 @@ class ImageRecord:
     """Why the file is not used; None if nothing is wrong with it."""
     warnings: tuple[str, ...] = ()
     """What to look at, though the picture is used."""
-
-
-def printable(text: str) -> str:
-    r"""`text` with control, invisible and undecodable characters written out, as in `\x1b`."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def claims_image(name: str) -> bool:
@@ -157,7 +155,7 @@ def repeats(images: np.ndarray, thumbnails: np.ndarray, names: tuple[str, ...]) 
 
 
 def _near_repeats(thumbnails: np.ndarray) -> dict[int, int]:
-    """For each picture whose mean absolute difference to an earlier one is below 2 levels: the earliest such.
+    """For each picture whose mean absolute difference to an earlier one is below `NEAR_LEVELS`: the earliest such.
 
     `thumbnails` are uint8 [n 16 16 3]. The total, and the sums over quarters, cannot differ by more than the
     pixels do, so they rule out nearly all pairs without a loss.
@@ -215,7 +213,7 @@ def _upright_first_frame(picture: Image.Image) -> tuple[Image.Image, tuple[str, 
     stored = _orientation(picture)
     picture.load()
     left = _orientation(picture)  # TIFF is turned by Pillow while it loads, and nothing is left to do
-    picture = _black_zero(picture)
+    picture = _full_range(picture)
     if left in _TURNS:
         picture = picture.transpose(_TURNS[left])
     if stored in _TURNS:
@@ -223,14 +221,20 @@ def _upright_first_frame(picture: Image.Image) -> tuple[Image.Image, tuple[str, 
     return picture, tuple(steps)
 
 
-def _black_zero(picture: Image.Image) -> Image.Image:
-    """A TIFF of 16 bits whose zero means white, turned over: Pillow does that for 8 bits alone."""
-    is_white = getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == 0
-    if not (is_white and picture.mode.startswith("I;16")):
+def _full_range(picture: Image.Image) -> Image.Image:
+    """A TIFF of 16-bit numbers whose zero means white turned over, which Pillow does for 8 bits alone, and one that
+    uses 12 of the bits spread over all of them."""
+    if not picture.mode.startswith("I;16"):
         return picture
-    turned = Image.fromarray(np.uint16(65535) - np.asarray(picture).astype(np.uint16))
-    turned.info = picture.info
-    return turned
+    tags = getattr(picture, "tag_v2", {})
+    is_white, is_twelve = tags.get(_PHOTOMETRIC) == 0, tags.get(_BITS) == (12,)
+    if not (is_white or is_twelve):
+        return picture
+    values = np.asarray(picture).astype(np.uint16)
+    values = values << 4 | values >> 8 if is_twelve else values
+    changed = Image.fromarray(np.uint16(65535) - values if is_white else values)
+    changed.info = picture.info
+    return changed
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -292,7 +296,8 @@ def _to_srgb(picture: Image.Image, profile: bytes) -> tuple[Image.Image, tuple[s
     """`picture` (L, RGB or CMYK) from its colour profile to sRGB; untouched when that cannot be done."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "sRGB" in (ImageCms.getProfileDescription(source) or ""):
+        described = ImageCms.getProfileDescription(source) or ""
+        if "sRGB" in described and "linear" not in described.lower():  # GIMP has a linear one of nearly that name
             return picture, ()
         kinds = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
         if kinds.get(picture.mode) != getattr(source.profile, "xcolor_space", "").strip():

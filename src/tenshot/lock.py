@@ -17,6 +17,7 @@ except ImportError:  # there is none on Windows, where runs are not locked
     fcntl = None
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # what file systems without locks answer
+_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a link or a pipe is no lock of ours
 _TRIES, _PAUSE = 5, 0.05  # somebody who only looks holds the lock for a moment
 
 
@@ -31,7 +32,7 @@ class Lock:
         """Raises TenshotError, with the process if it is known, where another one holds the lock."""
         with told_as_sentence("lock", self.path):
             for attempt in range(_TRIES):
-                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o666)
                 try:
                     if self._locks(descriptor) and self._is_at(descriptor):
                         os.ftruncate(descriptor, 0)
@@ -47,7 +48,7 @@ class Lock:
     def check_free(self) -> None:
         """Raises TenshotError where another process holds the lock; creates nothing."""
         try:
-            descriptor = os.open(self.path, os.O_RDONLY)
+            descriptor = os.open(self.path, os.O_RDONLY | _FLAGS)
         except OSError:
             return
         try:
@@ -92,7 +93,7 @@ class Lock:
     def _is_at(self, descriptor: int) -> bool:
         """Whether an open file is the one at the lock's path: its holder may have deleted it in the meantime."""
         try:
-            return os.path.samestat(os.fstat(descriptor), os.stat(self.path))
+            return os.path.samestat(os.fstat(descriptor), os.lstat(self.path))
         except OSError:
             return False
 

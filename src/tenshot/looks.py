@@ -41,6 +41,11 @@ class Looks:
         self.rule = parse_rule(config.stop) if config.stop else None
         self.begin_again()
 
+    @property
+    def reals(self) -> str | None:
+        """Hash of the held-out images that scores are against; None without."""
+        return self.scoring.digest if self.scoring else None
+
     def begin_again(self) -> None:
         """Forget, and read the journal: after a run went back, which has rewound it."""
         self.scores: dict[str, float] = {}
@@ -58,13 +63,14 @@ class Looks:
     def __call__(self, step: int) -> bool:
         """All that is due after a step. Returns whether it is the run's last: there are no more, or the rule holds."""
         config = self.adaptation.config
-        if self.scoring and step and is_due(step, config.eval_every) and self._scored < step:
+        is_end = step == config.steps  # so that the result itself has scores, whatever eval_every is
+        if self.scoring and step and (is_end or is_due(step, config.eval_every)) and self._scored < step:
             results = self.scoring(self.adaptation.method.averaged(self.adaptation.nets, self.adaptation.state))
             if self._learn(step, results):
                 self._keep_best(step)
             if self.run:  # last: a look without its line is taken again
                 self.run.append("metrics", {"step": step, "metrics": results})
-        is_last = step == config.steps or (self.rule is not None and self.rule.holds(self.scores))
+        is_last = is_end or (self.rule is not None and self.rule.holds(self.scores))
         if self.run and (step == 0 or is_last or is_due(step, config.sample_every)):
             save_samples(self.adaptation, self.run, step)
         return is_last

@@ -91,6 +91,8 @@ def adapt(
     if isinstance(method, str):
         config = preset_config(str(shots), method, preset, **settings)
     else:
+        if preset != DEFAULT:
+            raise TenshotError(f"preset {preset!r} is of a method's name: with an instance, give its settings to it")
         config = RunConfig(shots=str(shots), method=method, **settings)
     model = start(config, out=None if out is None else Path(out), overwrite=overwrite, watch=watch)
     if out is not None:
@@ -170,6 +172,8 @@ class Start:
     """Whether there is a checkpoint of that step."""
     is_last: bool = False
     """Whether no more steps follow: only the result is missing."""
+    reals: str | None = None
+    """Hash of the held-out images that scores so far are against; None if it is not known."""
 
 
 def _go_on(adaptation: Adaptation, run: RunDir) -> Start:
@@ -196,7 +200,7 @@ def _go_on(adaptation: Adaptation, run: RunDir) -> Start:
     is_stray = not (is_last or adaptation.health.is_well) and is_due(step, adaptation.config.checkpoint_every)
     if is_stray:  # the unbroken run has none here, and must not go back further than this one
         run.saved.drop_after(step - 1)
-    return Start(step, is_saved=not is_stray, is_last=is_last)
+    return Start(step, is_saved=not is_stray, is_last=is_last, reals=header.get("reals"))
 
 
 @contextmanager
@@ -244,6 +248,12 @@ def _loop(
     config = adaptation.config
     origin = provenance(adaptation)
     looks = Looks(adaptation, source, origin["source"], run)
+    if first.reals not in (None, looks.reals):
+        raise TenshotError(
+            f"the held-out images {config.eval_real} are not those that the run's scores so far are against, so they "
+            "could not be compared; put these back, or begin a new run"
+        )
+    origin |= {"reals": looks.reals} if looks.reals else {}
     rollback = Rollback(adaptation, source, origin, run)
     done, is_last, stops, stats = first.step, first.is_last, False, None
     saved = first.step if first.is_saved else None

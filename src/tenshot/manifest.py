@@ -37,8 +37,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """After how many steps there are files, rising; nothing is said about what is in them."""
-        found = self.folder.glob("*.safetensors")
-        return sorted(int(path.stem) for path in found if path.stem.isdecimal())
+        return sorted(int(path.stem) for path in self.folder.glob("*.safetensors") if _is_name(path.stem))
 
     def path(self, step: int) -> Path:
         return self.folder / f"{step:06d}.safetensors"
@@ -121,14 +120,13 @@ class Checkpoints:
         self._delete({other for other in self.steps() if other > step})
 
     def _read(self, path: Path, step: int, entry: Entry | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        if entry is not None:
-            if not os.path.isfile(path):
-                raise TenshotError(f"{path} is not there: it was deleted, or its writing was cut short")
-            if file_digest(path) not in (entry["sha256"], entry.get("before")):
-                with told_as_sentence("read", path):
-                    size = path.stat().st_size
-                told = f"it has {size:,} of {entry['bytes']:,} bytes" if size != entry["bytes"] else "its bytes changed"
-                raise TenshotError(f"{path} is damaged: {told} (the sha256 is not that in manifest.json)")
+        if not os.path.isfile(path):
+            raise TenshotError(f"{path} is not there: it was deleted, or its writing was cut short")
+        if entry is not None and file_digest(path) not in (entry["sha256"], entry.get("before")):
+            with told_as_sentence("read", path):
+                size = path.stat().st_size
+            told = f"it has {size:,} of {entry['bytes']:,} bytes" if size != entry["bytes"] else "its bytes changed"
+            raise TenshotError(f"{path} is damaged: {told} (the sha256 is not that in manifest.json)")
         tensors, header = read_tensors(path)
         if header.get("step") != step:
             raise TenshotError(f"{path} is not the checkpoint after step {step}")
@@ -137,7 +135,8 @@ class Checkpoints:
     def _entries(self, *, warn: bool = False) -> dict[str, Entry]:
         """What the manifest says; nothing, with a warning, where it is damaged or checkpoints have none."""
         try:
-            found: Any = json.loads(self.manifest.read_text(encoding="utf-8"))
+            is_file = os.path.isfile(self.manifest)  # and no pipe or device, which has no end
+            found: Any = json.loads(self.manifest.read_text(encoding="utf-8")) if is_file else None
         except (OSError, ValueError, RecursionError):
             found = None
         if isinstance(found, dict) and all(_is_entry(name, entry) for name, entry in found.items()):
@@ -152,8 +151,12 @@ class Checkpoints:
                 self.path(step).unlink(missing_ok=True)
 
 
+def _is_name(stem: str) -> bool:
+    """Whether a file of that name, without its ending, is a checkpoint's."""
+    return stem.isascii() and stem.isdecimal() and len(stem) < 20 and f"{int(stem):06d}" == stem
+
+
 def _is_entry(name: str, entry: Any) -> bool:
     stem, _, kind = name.partition(".")
-    is_step = stem.isascii() and stem.isdecimal() and len(stem) < 20 and f"{int(stem):06d}" == stem
     is_noted = isinstance(entry, dict) and type(entry.get("bytes")) is int and isinstance(entry.get("sha256"), str)
-    return is_step and kind == "safetensors" and is_noted
+    return _is_name(stem) and kind == "safetensors" and is_noted

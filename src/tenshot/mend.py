@@ -15,14 +15,12 @@ from tenshot.compact import blocks, compact, to_rgb_after
 from tenshot.nets import Generator
 from tenshot.nets.layers import ModulatedConv, StyledConv, ToRGB
 from tenshot.randomness import generator_for
+from tenshot.watch import Watch
 
 RIDGE = 1e-3
 """Of the mean square of a layer's inputs: keeps the mixture small where channels say the same."""
 SAMPLES = 64
 """Images that second moments are taken from."""
-
-Watch = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is."""
 
 
 @torch.no_grad()

@@ -27,14 +27,17 @@ from tenshot.nets import Discriminator, DiscriminatorSpec, Generator, GeneratorS
 from tenshot.rounding import stored_as
 
 FORMAT = 1
-_LARGEST, _DEEPEST = (
-    16384,
-    64,
-)  # channels and mapping layers; a header with more is damaged or hostile
+_LARGEST, _DEEPEST = 16384, 64  # channels and mapping layers; a header with more is damaged or hostile
+_WIDEST = 2**28  # channels times pixels, eight times those of the published 1024 px
+_HEAVIEST = 2**28  # parameters of a network from scratch, where no file's size bounds them
 _N = TypeVar("_N", Generator, Discriminator)
 
 EMBEDDED = Path(__file__).parent / "sources"
 """Sources that ship with the package: NAME.safetensors and its card NAME.md."""
+
+
+class NewerFile(TenshotError):
+    """A file of a later tenshot: nothing is wrong with it."""
 
 
 @dataclass
@@ -62,17 +65,22 @@ def scratch(name: str) -> "Model | None":
     match = _SCRATCH.fullmatch(name)
     if not match:
         return None
+    if any(len(number or "") > 9 for number in match.groups()):
+        raise TenshotError(f"{name[:40]}...: no network has numbers of so many digits")
     given = [int(number) if number else None for number in match.groups()]
     resolution, base, cap, latent, depth = (
         d if g is None else g for g, d in zip(given, (64, 2048, 256, 512, 8), strict=True)
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would also change those of GPUs
         try:
             channels = channel_plan(resolution, base=base, cap=cap)
             spec = GeneratorSpec(resolution, channels, latent, depth)
-            check_size(spec)
-            generator, discriminator = Generator(spec), Discriminator(DiscriminatorSpec(resolution, channels))
+            judge = DiscriminatorSpec(resolution, channels)
+            plans = (empty(Generator, spec), empty(Discriminator, judge))
+            if (most := max(sum(p.numel() for p in plan.parameters()) for plan in plans)) > _HEAVIEST:
+                raise ValueError(f"{most:,} parameters; at most {_HEAVIEST:,} are possible")
+            generator, discriminator = Generator(spec), Discriminator(judge)
         except ValueError as error:
             raise TenshotError(f"{name}: {error}") from error
     return Model(generator, discriminator, {"kind": "source", "name": name})
@@ -127,7 +135,7 @@ def load_model(name: str | Path) -> Model:
     tensors, header = read_tensors(path)
     try:
         if (version := header["format"]) > FORMAT:
-            raise TenshotError(f"{path} is of format {version}, newer than this tenshot: upgrade tenshot")
+            raise NewerFile(f"{path} is of format {version}, newer than this tenshot: upgrade tenshot")
         card = dict(header["card"])
         generator = _empty("generator", header["generator"])
         described = header.get("discriminator")
@@ -243,6 +251,9 @@ def check_size(spec: GeneratorSpec | DiscriminatorSpec) -> None:
     numbers = [*spec.channels, *([spec.latent_size] if isinstance(spec, GeneratorSpec) else [])]
     if not all(1 <= number <= _LARGEST for number in numbers):
         raise ValueError(f"layers of {numbers} channels; between 1 and {_LARGEST:,} are possible")
+    widest = max(number * (4 * 2**i) ** 2 for i, number in enumerate(spec.channels))
+    if widest > _WIDEST:
+        raise ValueError(f"{widest:,} numbers in one layer of an image; at most {_WIDEST:,} are possible")
     if isinstance(spec, GeneratorSpec) and not 0 <= spec.mapping_depth <= _DEEPEST:
         raise ValueError(f"{spec.mapping_depth} mapping layers; at most {_DEEPEST} are possible")
 

@@ -26,6 +26,7 @@ from tenshot.errors import TenshotError
 from tenshot.unpickle import Record, StoredTensor, read_all, shown, some
 
 _MOST_MODULES, _DEEPEST = 500, 5
+_MOST_TENSORS = 5000
 _MAPPING_RATE = 0.01
 _GROUP = 4  # images that tenshot's discriminator compares
 
@@ -152,6 +153,8 @@ def _tensors(modules: dict[str, Record], where: str) -> Tensors:
                 if key == "resample_filter":
                     _check_filter(value, f"{where}: {shown(name)}")
                 elif key != "noise_const":
+                    if len(found) == _MOST_TENSORS:
+                        raise TenshotError(f"{where} has more tensors than a StyleGAN2")
                     found[name] = value
     _check_scales(modules, found, where)
     return found

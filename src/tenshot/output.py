@@ -65,3 +65,8 @@ def lasting_output() -> Iterator[None]:
 def why_lost(stream: Any) -> OSError | None:
     """What ended the writing to a stream, if it is an `Output` and something has."""
     return getattr(stream, "lost", None)
+
+
+def printable(text: str) -> str:
+    r"""`text` with control, invisible and undecodable characters written out, as in `\x1b`."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -6,6 +6,7 @@ A folder or zip with images named by a number (`img/004711.jpg`) and blocks of l
 """
 
 import functools
+import hashlib
 import io
 import math
 import os
@@ -38,6 +39,13 @@ class Pairs:
     """uint8 `[n 3 r r]`."""
     ws: Tensor
     """float32 `[n d]`, not truncated."""
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """sha256 of images and latents, as prepared."""
+        digest = hashlib.sha256(self.images.contiguous().numpy().data)
+        digest.update(self.ws.contiguous().numpy().data)
+        return digest.hexdigest()
 
 
 @functools.lru_cache(maxsize=1)

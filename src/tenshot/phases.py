@@ -29,7 +29,7 @@ def _discriminator_phase(run: Adaptation, context: Context, reals: Tensor, rng: 
     logits = method.judge(images, context, run.state, gates, 2)
     real_logits, fake_logits = logits.split(n)
     loss = discriminator_loss(real_logits, fake_logits)
-    extra = method.extra_losses("d", context, run.state, batch_of(run, reals, fakes, rng))
+    extra = method.extra_losses("d", context, run.state, Batch(reals, fakes, rng))
     stats = {"d": loss, "d_real": real_logits.mean(), "d_fake": fake_logits.mean()}
     if run.config.augment == "ada":
         _watch_overfitting(run, context, real_logits.detach())
@@ -62,7 +62,7 @@ def _generator_phase(run: Adaptation, context: Context, reals: Tensor, rng: torc
     ws = _styles(run, context, n, rng)
     fakes = run.nets.generator.synthesise(ws, run.nets.generator.draw_noise(n, rng), gates)
     loss = generator_loss(method.judge(_augmented(run, fakes, rng), context, run.state))
-    extra = method.extra_losses("g", context, run.state, batch_of(run, reals, fakes, rng))
+    extra = method.extra_losses("g", context, run.state, Batch(reals, fakes, rng))
     return sum(extra.values(), loss), {"g": loss} | extra, gates
 
 
@@ -112,10 +112,6 @@ def _augmented(run: Adaptation, images: Tensor, rng: torch.Generator) -> Tensor:
     if run.config.augment == "diffaug":
         return diffaug(images, rng, run.config.augment_p)
     return ada(images, rng, run.ada[0].item()) if run.config.augment == "ada" else images
-
-
-def batch_of(run: Adaptation, reals: Tensor, fakes: Tensor, rng: torch.Generator) -> Batch:
-    return Batch(reals, fakes, lambda images: _augmented(run, images, rng), rng)
 
 
 def reals_of(run: Adaptation, step: int, rng: torch.Generator) -> Tensor:

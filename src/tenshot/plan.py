@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from rich.console import Console
@@ -22,10 +22,12 @@ MEASURED_STEPS = 8
 def show(console: Console, config: RunConfig, source: Model, intake: ImageSet) -> None:
     """Print the resolved settings, the layers, and an estimate from a few real steps on copies."""
     console.print_json(config.to_json())
+    started = time.perf_counter()
     adaptation = begin(config, source, intake.images)
+    beginning = time.perf_counter() - started  # some methods estimate Fisher information before the first step
     console.print(_layer_table(adaptation))
     seconds = _seconds_a_step(adaptation)
-    total = seconds * config.steps
+    total = beginning + seconds * config.steps
     time_needed = f"{total / 60:.1f} minutes" if total >= 60 else f"{total:.0f} seconds"
     measured = f"{config.steps} steps of {seconds:.2f} s, measured on {MEASURED_STEPS} steps here"
     console.print(f"about {time_needed}: {measured}", soft_wrap=True)
@@ -64,16 +66,26 @@ def _layers(adaptation: Adaptation) -> Iterator[tuple[str, str, str, str, str]]:
                 filters = sum(g.count for g in watched if g.name == key or g.name.startswith(f"{key}."))
                 share = "all" if trained == count else "frozen" if trained == 0 else f"{trained:,}"
                 yield network, key, f"{count:,}", share, str(filters) if filters else ""
+    if nets.heads is not None:
+        count = sum(p.numel() for p in nets.heads.parameters())
+        yield "discriminator", "patch heads", f"{count:,}", "all", ""
 
 
 def _seconds_a_step(adaptation: Adaptation) -> float:
-    """Mean over a few steps, from the middle of the run, where no method is still warming up."""
-    first = 4 * (adaptation.config.steps // 8)
-    run_step(adaptation, first)
-    started = time.perf_counter()
-    for step in range(first + 1, first + 1 + MEASURED_STEPS):
-        run_step(adaptation, step)
-    return (time.perf_counter() - started) / MEASURED_STEPS
+    """Mean over a few steps, from the middle of the run, where no method is still warming up; the one with R1's penalty
+    counts as often as it comes."""
+    every = adaptation.config.r1_every or 1
+    first = every * (adaptation.config.steps // (2 * every))
+    run_step(adaptation, first)  # takes memory that later ones have
+
+    def timed(steps: Iterable[int]) -> float:
+        started = time.perf_counter()
+        for step in steps:
+            run_step(adaptation, step)
+        return time.perf_counter() - started
+
+    usual = timed(range(first + 1, first + 1 + MEASURED_STEPS)) / MEASURED_STEPS
+    return usual + (timed([first]) - usual) / every
 
 
 def _peak_memory() -> float | None:

@@ -79,7 +79,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
                 "steps": 1750,
                 "batch": 2,
                 "ema_half_life": 625,
-                "rick": {"mask_ema": False, "prune_scope": "weight"},
+                "rick": {"mask_ema": False, "prune_scope": "weight", "max_new_per_update": 1.0},
             },
         ),
     },

@@ -13,6 +13,7 @@ from tenshot.compact import parameters
 from tenshot.nets import Generator
 from tenshot.randomness import generator_for
 from tenshot.sampling import synthesise
+from tenshot.watch import Watch
 
 BATCHES = (1, 8)
 """Images at once, of which speeds are told."""
@@ -21,8 +22,6 @@ NOISE = 1.05
 
 Clock = Callable[[], float]
 """Seconds that pass, from any origin."""
-Watch = Callable[[str, int, int], None]
-"""Told what is being measured, how much of it is done, and how much there is."""
 
 
 def size(generator: Generator) -> dict[str, int]:

@@ -13,12 +13,16 @@ from tenshot.errors import TenshotError
 from tenshot.models import source_digest
 
 PLACES = ("source", "shots", "eval_real")
-"""Settings that say where something lies. A run may go on when that has moved: what lies there has a hash."""
+"""Settings that say where something lies, as a method's `places` do. A run may go on when that has moved: what lies
+there has a hash."""
 
 
 def provenance(adaptation: Adaptation) -> dict[str, Any]:
-    """Hashes of source and shots, all settings, and what the last bits depend on: threads and kind of device."""
+    """Hashes of source, shots and what else the method reads, all settings, and what the last bits depend on: threads
+    and kind of device."""
+    further = adaptation.method.digest(adaptation.nets.generator.spec.resolution)
     return {
+        **({"pairs": further} if further else {}),
         "source": source_digest(adaptation.config.source),
         "settings": json.loads(adaptation.config.to_json()),
         "shots": shots_digest(adaptation.shots),
@@ -39,6 +43,8 @@ def changes(now: dict[str, Any], before: dict[str, Any]) -> dict[str, str]:
     """
     settings = [_compared(each.get("settings")) for each in (now, before)]
     found = {what: "" for what in ("source", "shots") if now.get(what) != before.get(what)}
+    if "pairs" in now and "pairs" in before and now["pairs"] != before["pairs"]:
+        found["pairs"] = ""
     if settings[0] != settings[1]:
         told = differences(*settings)
         found["settings"] = f" ({'; '.join(told)})" if told else ""
@@ -50,7 +56,10 @@ def _compared(settings: Any) -> Any:
     if not isinstance(settings, dict):
         return settings
     try:
-        values = json.loads(parse_config(settings).to_json())
+        config = parse_config(settings)
     except TenshotError:
         return settings
+    values = json.loads(config.to_json())
+    for place in config.method.places:
+        del values[config.method.name][place]
     return {name: value for name, value in values.items() if name not in PLACES}

@@ -44,8 +44,10 @@ def averaged_model(adaptation: Adaptation, steps: int, source: Model, digest: st
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
     }
-    keeps = config.method.keeps_discriminator
-    discriminator = copy.deepcopy(adaptation.nets.discriminator).cpu() if keeps else None
+    discriminator = None
+    if config.method.keeps_discriminator:
+        discriminator = copy.deepcopy(adaptation.nets.discriminator).cpu()
+        discriminator.compute = None  # as in its file
     return Model(ema.eval(), discriminator, card)
 
 

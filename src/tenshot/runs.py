@@ -123,11 +123,19 @@ class RunDir:
 
     def open(self) -> None:
         """Lock a run to go on with it, and clear away what a killed process left. Raises TenshotError."""
+        self._check_own()
         self.lock.take()
         self._settle()
         for folder in (self.path, self.shots, self.samples, self.checkpoints):
             remove_temporaries(folder)
         self.make_folders()
+
+    def _check_own(self) -> None:
+        """Raises TenshotError where a part of the folder is a link: writing and deleting there would be elsewhere."""
+        journals = (self.path / f"{journal}.jsonl" for journal in _JOURNALS)
+        for part in (self.shots, self.samples, self.checkpoints, *journals):
+            if os.path.islink(part):
+                raise TenshotError(f"{part} is a link, and a run's files lie in its own folder: put them there instead")
 
     def _settle(self, *, anew: bool = False) -> None:
         """What a killed process left of a run that was being replaced: it goes, stays, or comes back, which it does
@@ -146,6 +154,7 @@ class RunDir:
 
     def check(self, *, overwrite: bool, locked: bool = False) -> None:
         """Raises TenshotError where `create` would refuse. locked: this process holds the lock."""
+        self._check_own()
         if not locked:
             self.lock.check_free()
         if os.path.isfile(self.config):  # unlike pathlib, False where a name is too long or a folder is closed
@@ -173,8 +182,8 @@ class RunDir:
     def is_begun(self) -> bool:
         """Whether the folder has a config.json that is a run's."""
         try:
-            values = json.loads(self.config.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            values = json.loads(self.config.read_text(encoding="utf-8")) if os.path.isfile(self.config) else None
+        except (OSError, ValueError, RecursionError):
             return False
         return isinstance(values, dict) and {"shots", "source", "method"} <= values.keys()
 
@@ -239,7 +248,7 @@ class RunDir:
                 if damaged := entries.count(None):
                     warnings.warn(f"{path}: {damaged} damaged lines are left out", stacklevel=2)
                 last, key = (returns, "returns") if journal == "recovery" else (step, "step")
-                kept = [entry for entry in entries if entry is not None and entry.get(key, last) <= last]
+                kept = [entry for entry in entries if entry is not None and _number(entry.get(key), last) <= last]
                 write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
 
     def save_checkpoint(
@@ -286,6 +295,10 @@ def _lines(path: Path) -> list[bytes]:
     """Without the last one if it was cut off."""
     with told_as_sentence("read", path):
         return path.read_bytes().split(b"\n")[:-1]
+
+
+def _number(value: Any, default: int) -> int:
+    return value if type(value) is int else default
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from tenshot.config import RunConfig
 from tenshot.data import load_images
 from tenshot.errors import TenshotError
 from tenshot.metrics import METRICS, QUICK, score
-from tenshot.metrics.evaluation import fakes_of, takes_floats
+from tenshot.metrics.evaluation import fakes_of, takes_floats, warn_of_shared
 from tenshot.nets import Generator
 from tenshot.rules import StopRule, parse_rule
 from tenshot.settings import require
@@ -26,7 +26,13 @@ class Scoring:
         self.shots = shots
         self.names = scored_names(config)
         self.known: dict[Hashable, Any] = {}
-        self.reals = load_images(config.eval_real, shots.shape[-1]).images if config.eval_real else None
+        n = max(METRICS[name].n_real for name in self.names)
+        wanted = config.eval_real if n else ""
+        found = load_images(wanted, shots.shape[-1], limit=n) if wanted else None
+        self.reals = found.images if found else None
+        self.digest = found.digest if found else None
+        """Of the held-out images, as prepared."""
+        warn_of_shared(self.reals, shots)
 
     def __call__(self, generator: Generator) -> dict[str, dict[str, Any]]:
         """By metric what `tenshot.metrics.score` returns, or `{"failed": reason}`: a failure never ends a run. Where

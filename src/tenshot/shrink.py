@@ -4,7 +4,7 @@ DAP prunes while the generator trains, by what the new domain's loss tells. Afte
 discriminator, but the images themselves: a channel matters as much as they change with its gate.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -14,9 +14,7 @@ from tenshot.filters import gate_of, sample_gates
 from tenshot.fisher import Importance, gate_fisher
 from tenshot.nets import Generator
 from tenshot.randomness import generator_for
-
-Watch = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is."""
+from tenshot.watch import Watch
 
 
 def sensitivity(

@@ -26,10 +26,14 @@ def claimed(path: Path) -> Iterator[bool]:
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = True
         except BlockingIOError:
-            yield False
-        else:
-            yield True
+            is_ours = False
+        except OSError as error:
+            raise TenshotError(
+                f"{path} cannot be locked ({error.strerror}): choose a --work on a disk that has file locks"
+            ) from error
+        yield is_ours
     finally:
         os.close(handle)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tenshot.bench.processes import Work
 from tenshot.bench.specs import Job
+from tenshot.bench.spread import TRIES
 from tenshot.bench.work import Outcome, Places, carry_out
 from tenshot.errors import TenshotError
 
@@ -26,9 +27,10 @@ class Cluster:
             raise TenshotError(f"no Ray cluster answers at {address}: {error}") from error
         self.places, self.threads = places, threads
         self._needs = {"CPU": threads, "GPU": 1} if self._there("GPU") else {"CPU": threads}
-        # A fresh process for each job; a node that dies is no fault of the job's. Without num_gpus none would be seen.
+        # A fresh process for each job. Ray takes a node that died and a job that kills its worker alike, so its tries
+        # have an end, as `spread`'s have. Without num_gpus no GPU would be seen.
         gpus = self._needs.get("GPU", 0)
-        self._work = ray.remote(num_cpus=threads, num_gpus=gpus, max_calls=1, max_retries=-1)(work)
+        self._work = ray.remote(num_cpus=threads, num_gpus=gpus, max_calls=1, max_retries=TRIES)(work)
         self._busy: dict[Any, Job] = {}
 
     def free(self) -> int:

@@ -36,6 +36,8 @@ def processor() -> str:
 
 def commit() -> dict[str, Any]:
     """Of the tree that tenshot runs from, and whether the package differs from it; nothing known if installed."""
+    if _git("ls-files", "--error-unmatch", "__init__.py") is None:  # installed, perhaps inside another repository
+        return {"commit": None, "changed": None}
     hash_, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", str(PACKAGE))
     return {"commit": hash_, "changed": None if hash_ is None else bool(changes)}
 

@@ -4,7 +4,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -29,7 +30,8 @@ class Processes:
     def submit(self, job: Job) -> None:
         ours, theirs = self._spawn.Pipe(duplex=False)
         process = self._spawn.Process(target=_run, args=(theirs, self.work, job, self.places, self.threads))
-        process.start()
+        with _no_interrupts():
+            process.start()
         theirs.close()  # so that the end of the process ends the pipe
         self._busy[ours] = job, process
 
@@ -58,6 +60,20 @@ class Processes:
             for _, process in self._busy.values():
                 process.kill()
         self._busy.clear()
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """A process begun here inherits it that Ctrl-C does nothing: until it leaves the terminal's group, in `_run`, it
+    would end in the middle of its imports."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _run(pipe: Connection, work: Work, job: Job, places: Places, threads: int) -> None:

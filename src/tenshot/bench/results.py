@@ -36,21 +36,14 @@ class Result:
 
 
 class Results:
-    """A folder of results, as it is when read; `refresh` reads what has come since."""
+    """A folder of results, as it is when read."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._read: dict[Path, Result] = {}
+        """Raises TenshotError for a file that is no result."""
         self._answers: dict[tuple[Any, ...], list[Result]] = {}
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Read the files that have come since."""
-        for path in sorted(self.folder.glob("*/*.json")):
-            if path not in self._read:
-                result = read_result(path)
-                self._read[path] = result
-                self._answers.setdefault(result.subject, []).append(result)
+        for path in sorted(folder.glob("*/*.json")):
+            result = read_result(path)
+            self._answers.setdefault(result.subject, []).append(result)
 
     def find(self, job: Job, source: str | None) -> Result | None:
         """The result of a job on a source of that sha256 (None: any). Settings that did not exist when it was measured

@@ -216,5 +216,7 @@ def _job(variant: str, domain: str, seed: int, settings: dict[str, Any], metrics
     values |= rest
     if values.get("eval_every"):
         values["eval_real"] = HELD_OUT.format(domain=domain)
-    values |= {"shots": str(shots).replace("{domain}", _checked(str, "domain", domain)), "method": method, "seed": seed}
+    if Path(_checked(str, "domain", domain)).name != domain or "\\" in domain:
+        raise TenshotError(f"domain is {domain!r}: it must be the name of a zip without .zip, not a path")
+    values |= {"shots": str(shots).replace("{domain}", domain), "method": method, "seed": seed}
     return Job(variant, domain, build(RunConfig, values), first, metrics)

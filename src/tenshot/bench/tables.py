@@ -25,11 +25,11 @@ from tenshot.bench.specs import Job, Spec, read_spec, source_sha256
 from tenshot.errors import TenshotError
 from tenshot.files import told_as_sentence
 from tenshot.metrics import METRICS
+from tenshot.metrics.neighbours import PRDC_PARTS
 
 _OPENED = "<!-- bench:"
 _MARKED = re.compile(rf"{_OPENED}(?P<name>[^\n]+?) -->\n(?:(?!{_OPENED}).)*?<!-- /bench -->", re.DOTALL)
 _PLAIN = ("seconds", "peak_mb")
-_PARTS = ("precision", "recall", "density", "coverage")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Shelf:
             if variant not in spec.variants:
                 known = ", ".join(spec.variants)
                 raise TenshotError(f"bench:{name}: {where} has no variant {variant!r}; there are {known}")
-        read, better = quantity_of(quantity, name)
+        read, better, chance = quantity_of(quantity, name)
         numbers: Numbers = {}
         for job, result in found.items():
             if (value := read(result.values)) is not None:
@@ -63,7 +63,7 @@ class Shelf:
             return duels(spec, numbers, first, better)
         if quantity == "seconds" and not base:
             return shortest(spec, numbers)
-        return grid(spec, ratios(numbers, base) if base else numbers, better)
+        return grid(spec, ratios(numbers, base) if base else numbers, better, chance)
 
     def fill(self, text: str) -> str:
         """A page with all its marked places written anew."""
@@ -85,21 +85,30 @@ def fill_places(text: str, render: Callable[[str], str]) -> str:
 
 def is_marked(path: Path) -> bool:
     """Whether a page has a place for a table."""
-    with told_as_sentence("read", path):
-        return bool(_MARKED.search(path.read_text(encoding="utf-8")))
+    return bool(_MARKED.search(read_page(path)))
 
 
-def quantity_of(quantity: str, name: str) -> tuple[Callable[[dict[str, Any]], float | None], str]:
-    """How to read a number out of a result, and which numbers are better. Raises TenshotError."""
+def read_page(path: Path) -> str:
+    """A page's text. Raises TenshotError."""
+    try:
+        with told_as_sentence("read", path):
+            return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise TenshotError(f"{path} is no page of text: it is not UTF-8") from error
+
+
+def quantity_of(quantity: str, name: str) -> tuple[Callable[[dict[str, Any]], float | None], str, float]:
+    """How to read a number out of a result, which numbers are better, and what chance gives. Raises TenshotError."""
     if quantity in _PLAIN:
-        return lambda values: values[quantity]["train"], "lower"
+        return lambda values: values[quantity]["train"], "lower", 0.0
     is_best = quantity.startswith("best ")
     metric, _, part = quantity.removeprefix("best ").partition(".")
-    if metric not in METRICS or (part and part not in _PARTS):
+    if metric not in METRICS or (part and part not in PRDC_PARTS):
         raise TenshotError(f"bench:{name}: there is no quantity {quantity!r} (docs/metrics.md has the metrics)")
+    better, chance = METRICS[metric].better, METRICS[metric].chance
     if is_best:
-        return lambda values: values.get("best", {}).get(metric, {}).get("value"), METRICS[metric].better
-    return lambda values: values["metrics"].get(metric, {}).get(part or "value"), METRICS[metric].better
+        return lambda values: values.get("best", {}).get(metric, {}).get("value"), better, chance
+    return lambda values: values["metrics"].get(metric, {}).get(part or "value"), better, chance
 
 
 def ratios(numbers: Numbers, base: str) -> Numbers:
@@ -114,7 +123,7 @@ def ratios(numbers: Numbers, base: str) -> Numbers:
     }
 
 
-def grid(spec: Spec, numbers: Numbers, better: str) -> str:
+def grid(spec: Spec, numbers: Numbers, better: str, chance: float = 0.0) -> str:
     """Variants x domains, mean and half of the interval over seeds, the best mean of a column in bold.
 
     The last column is the mean over domains, taken seed by seed; only seeds that all domains have count for it.
@@ -127,7 +136,7 @@ def grid(spec: Spec, numbers: Numbers, better: str) -> str:
     }
     if len(spec.domains) > 1:
         columns["mean"] = {v: over_domains(spec, numbers, v) for v in spec.variants}
-    cells = {title: shown_column(column, len(spec.seeds), better) for title, column in columns.items()}
+    cells = {title: shown_column(column, len(spec.seeds), better, chance) for title, column in columns.items()}
     lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     lines += [f"| {variant} | {' | '.join(cells[title][variant] for title in columns)} |" for variant in spec.variants]
     seeds = f"Mean over {len(spec.seeds)} seeds ± half of the 95 % t-interval; {better} is better."
@@ -146,14 +155,15 @@ def over_domains(spec: Spec, numbers: Numbers, variant: str) -> list[float]:
     return [math.fsum(seeds[seed] for seeds in found) / len(found) for seed in whole]
 
 
-def shown_column(column: dict[str, list[float]], want: int, better: str) -> dict[str, str]:
+def shown_column(column: dict[str, list[float]], want: int, better: str, chance: float = 0.0) -> dict[str, str]:
     """Cells with as many decimals as give the column's largest mean three digits, four at most.
 
-    Means that look the same as the best one are in bold with it; where all look the same, none is.
+    Means that look the same as the best one are in bold with it; where all look the same, none is. At or below what
+    chance gives all are the same.
     """
     estimates = {variant: estimate(values) for variant, values in column.items() if values}
     decimals = decimals_for(max((abs(e.mean) for e in estimates.values()), default=1.0))
-    means = {variant: round(e.mean, decimals) for variant, e in estimates.items()}
+    means = {variant: round(max(e.mean, chance), decimals) for variant, e in estimates.items()}
     best = (min if better == "lower" else max)(means.values()) if len(set(means.values())) > 1 else None
     cells = {variant: shown(e, decimals, want) for variant, e in estimates.items()}
     return {v: f"**{cells[v]}**" if best is not None and means.get(v) == best else cells.get(v, "–") for v in column}
@@ -176,8 +186,14 @@ def decimals_for(largest: float) -> int:
 
 
 def shown(e: Estimate, decimals: int, want: int) -> str:
-    half = "" if e.half is None else f" ± {e.half:.{decimals}f}"
+    half = "" if e.half is None else f" ± {_half(e.half, decimals)}"
     return f"{e.mean:.{decimals}f}{half}" + (f" (n={e.n})" if e.n < want else "")
+
+
+def _half(half: float, decimals: int) -> str:
+    """With one decimal more where it would look like nothing."""
+    told, finer = f"{half:.{decimals}f}", f"{half:.{decimals + 1}f}"
+    return finer if float(finer) and not float(told) else told
 
 
 def facts(spec: Spec, found: dict[Job, Result]) -> str:

@@ -25,6 +25,7 @@ from tenshot.devices import find_device
 from tenshot.errors import TenshotError
 from tenshot.files import make_folder, told_as_sentence
 from tenshot.metrics import METRICS, evaluate
+from tenshot.metrics.evaluation import SharedImages
 from tenshot.models import load_model
 from tenshot.runs import RunDir
 
@@ -82,9 +83,11 @@ def carry_out(job: Job, places: Places, threads: int = 1) -> Outcome:
                 return Outcome("done", result=json.loads(path.read_text(encoding="utf-8")))
             with _inside(places.data), warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # a result says how many images there were
+                warnings.simplefilter("error", SharedImages)
                 _adapt(job, places, stop)
                 values = _score(job, places, stop)
             write_result(path, values)
+            _note(job, places, {"scored": True})
             shutil.rmtree(RunDir(places.run(job)).checkpoints, ignore_errors=True)
             return Outcome("done", result=values)
     except loop.Stopped as stopped:
@@ -96,10 +99,13 @@ def carry_out(job: Job, places: Places, threads: int = 1) -> Outcome:
 def _adapt(job: Job, places: Places, stop: threading.Event) -> None:
     """From the newest checkpoint, or from the start; nothing if only the score is missing."""
     run = RunDir(places.run(job))
+    if any("scored" in note for note in _notes(job, places)):  # whoever took the result away wants another run
+        shutil.rmtree(run.path, ignore_errors=True)
+        places.parts(job).unlink(missing_ok=True)
     if run.model.is_file():
         return
     newest = run.latest_checkpoint()
-    _note(job, places, {"from": int(newest.stem) if newest else 0, "pid": os.getpid()})
+    _note(job, places, {"from": int(newest.stem) if newest else 0, "pid": os.getpid(), "where": _where(job)})
 
     def watch(now: loop.Progress) -> bool:
         return stop.is_set() and now.step < now.steps
@@ -120,8 +126,23 @@ def _shots(job: Job) -> ImageSet:
     return found
 
 
-def _note(job: Job, places: Places, entry: dict[str, int]) -> None:
-    """A line that outlives the process: `from` which step it went on, and `peak_mb` once the training is done."""
+def _where(job: Job) -> dict[str, Any]:
+    """Threads, versions, machine and commit of this process."""
+    return {"threads": torch.get_num_threads(), **machine.facts(find_device(job.config.device))}
+
+
+def _notes(job: Job, places: Places) -> list[dict[str, Any]]:
+    """What the processes that had the job left behind."""
+    path = places.parts(job)
+    if not path.is_file():
+        return []
+    with told_as_sentence("read", path):
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _note(job: Job, places: Places, entry: dict[str, Any]) -> None:
+    """A line that outlives the process: `from` which step it went on and `where`, `peak_mb` once the training is done,
+    `scored` once there is a result."""
     path = places.parts(job)
     make_folder(path.parent)
     with told_as_sentence("write", path), path.open("a", encoding="utf-8") as file:
@@ -137,13 +158,20 @@ def _score(job: Job, places: Places, stop: threading.Event) -> dict[str, Any]:
             raise loop.Stopped(f"{run.path} was stopped while it was scored")
 
     shots, features = run.kept_shots or _shots(job), places.work / "features"
-    found = evaluate(run.path, real=job.held_out, shots=shots, metrics=job.metrics, cache=features, watch=watch)
+    found = evaluate(
+        run.path,
+        real=job.held_out,
+        shots=shots,
+        metrics=job.metrics,
+        cache=features,
+        device=job.config.device,
+        watch=watch,
+    )
     watch("", 0, 0)  # what was raised while reals were encoded has become a metric's failure
     for name, result in found["metrics"].items():
         if "failed" in result:
             raise TenshotError(f"{name} could not be measured: {result['failed']}")
-    with told_as_sentence("read", places.parts(job)):
-        notes = [json.loads(line) for line in places.parts(job).read_text(encoding="utf-8").splitlines()]
+    notes = _notes(job, places)
     stats = run.read("stats")
     last = stats[-max(1, len(stats) // 10) :]
     looks = [{"step": look["step"], **_values(look["metrics"])} for look in run.read("metrics")]
@@ -166,8 +194,7 @@ def _score(job: Job, places: Places, stop: threading.Event) -> dict[str, Any]:
             "score": machine.peak_mb(),
         },
         "parts": [note["from"] for note in notes if "from" in note],
-        "threads": torch.get_num_threads(),
-        **machine.facts(find_device(job.config.device)),
+        **next((note["where"] for note in reversed(notes) if "where" in note), _where(job)),
         "sha256": {
             "source": source_sha256(job.config, places.data),
             "shots": found["shots"]["sha256"],

@@ -9,9 +9,10 @@ from tyro.conf import arg
 
 from tenshot.cli.common import NameFlag
 from tenshot.cli.running import carry_out, flag, parse_run, peek, values_of
-from tenshot.config import RunConfig, build_method, read_config
+from tenshot.config import RunConfig, read_config
 from tenshot.errors import TenshotError
 from tenshot.methods import METHODS, Dap
+from tenshot.methods.pretrain import Pretrain
 from tenshot.presets import DEFAULT, preset_config
 from tenshot.report import write_and_tell
 
@@ -38,10 +39,19 @@ def _starting_point(arguments: list[str]) -> RunConfig:
     name, preset, file = (peek(arguments, flag) for flag in ("--method", "--preset", "--config"))
     if file and preset:
         raise TenshotError("--config and --preset each say what to start from: give one of them")
+    if name == Pretrain.name:
+        raise TenshotError("pretraining has a verb of its own: tenshot pretrain")
     config = read_config(Path(file)) if file else preset_config("", name or Dap.name, preset or DEFAULT)
-    if name and name != config.method.name:
-        config = RunConfig(**{**values_of(config), "method": build_method(name, {})})
-    return config
+    if config.method.name == Pretrain.name:
+        raise TenshotError(f"{file} is of a pretraining run: go on with `tenshot pretrain --config {file}`")
+    return config if name in (None, config.method.name) else _as_method(name, config)
+
+
+def _as_method(name: str, config: RunConfig) -> RunConfig:
+    """The preset of another method, with what a configuration has changed of the preset of its own."""
+    usual = values_of(preset_config("", config.method.name))
+    changed = {key: value for key, value in values_of(config).items() if value != usual[key]}
+    return preset_config(config.shots, name, **{k: v for k, v in changed.items() if k not in ("shots", "method")})
 
 
 def _say_what_is_there(out: Path) -> None:

@@ -20,7 +20,7 @@ from tenshot.bench.processes import Processes
 from tenshot.bench.results import Results
 from tenshot.bench.specs import Job, all_jobs, read_spec, selected, source_sha256
 from tenshot.bench.spread import Pool, State, spread
-from tenshot.bench.tables import Shelf, is_marked
+from tenshot.bench.tables import Shelf, is_marked, read_page
 from tenshot.bench.work import Outcome, Places
 from tenshot.cli.common import PathFlag, parse
 from tenshot.errors import TenshotError
@@ -150,7 +150,7 @@ def _table(arguments: list[str]) -> int:
         if not is_marked(page):
             print(f"no marker  {page}")
             continue
-        before = page.read_text(encoding="utf-8")
+        before = read_page(page)
         after = shelf.fill(before)
         stale += before != after
         if before != after and not flags.check:
@@ -164,7 +164,9 @@ def _ended_by_signals() -> Iterator[None]:
     """SIGTERM as Ctrl-C: the workers end at checkpoints first."""
 
     def end(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
+        stop = KeyboardInterrupt()
+        stop.exit_code = 128 + number  # pyright: ignore[reportAttributeAccessIssue]
+        raise stop
 
     before = signal.signal(signal.SIGTERM, end)
     try:

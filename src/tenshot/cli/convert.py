@@ -46,7 +46,7 @@ def run(arguments: list[str]) -> int:
     model = convert(Path(flags.checkpoint))
     make_folder(out.parent)
     save_model(out, model, dtype=torch.float16 if flags.half else torch.float32)
-    images = torch.cat(list(sample(model.generator, range(24))))
+    images = torch.cat(list(sample(model.generator, range(24), batch=1)))
     sheets.save_png(sheets.grid(images, 6), picture)
     spec = model.generator.spec
     channels = ", ".join(map(str, spec.channels))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tenshot.doctor.finding import Finding, fault, ok
 from tenshot.doctor.packages import check_packages
+from tenshot.output import printable
 
 
 def run(arguments: list[str]) -> int:
@@ -59,7 +60,7 @@ def _told(findings: Iterable[Finding]) -> int:
     """Print one line a finding; 1 if there is a fault."""
     findings = list(findings)
     for finding in findings:
-        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in finding.text)
+        text = printable(finding.text)
         print(f"{finding.level:<9}{finding.check:<15} {text}")
     faults, warnings = (sum(finding.level == level for finding in findings) for level in ("fault", "warning"))
     print(f"{len(findings)} checks, {_counted(faults, 'fault')}, {_counted(warnings, 'warning')}")

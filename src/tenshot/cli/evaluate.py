@@ -18,6 +18,7 @@ from tenshot.devices import AUTO
 from tenshot.errors import TenshotError
 from tenshot.files import check_writable, write_atomically
 from tenshot.metrics import METRICS, OFFLINE, evaluate
+from tenshot.metrics.neighbours import PRDC_PARTS
 from tenshot.metrics.protocol import choose
 from tenshot.targets import check_numbers
 
@@ -25,7 +26,6 @@ _NAMES = (
     f"Separated by commas. Without a download: {', '.join(n for n in METRICS if METRICS[n].extractor == 'efflite')}. "
     f"With weight files, see `tenshot weights`: {', '.join(n for n in METRICS if METRICS[n].extractor != 'efflite')}."
 )
-_PARTS = ("precision", "recall", "density", "coverage")
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,6 @@ def shown(result: dict[str, Any]) -> str:
     if "failed" in result:
         return "failed"
     if "precision" in result:
-        return "\n".join(f"{part} {result[part]:.3f}" for part in _PARTS)
+        return "\n".join(f"{part} {result[part]:.3f}" for part in PRDC_PARTS)
     value = result["value"]
     return "none" if value is None else f"{value:.4g}" if abs(value) < 100 else f"{value:.1f}"

@@ -23,6 +23,7 @@ from tenshot.files import check_writable
 from tenshot.metrics import METRICS, efflite
 from tenshot.models import Model, find_model, load_model, save_model, source_digest
 from tenshot.onnx_export import OnnxPlan, check_onnx, export_onnx, proof_path
+from tenshot.output import printable
 from tenshot.targets import check_free
 
 
@@ -119,6 +120,8 @@ def run(arguments: list[str]) -> int:
             found = _cut(model, cut, flags, watch)
         card = {**model.card, "exported": {"from": source_digest(flags.model), "tenshot": __version__}}
         small = Model(found.small if found else model.generator, None, card)
+        for stale in _proofs(flags, out):  # of the file that is replaced
+            stale.unlink(missing_ok=True)
         lines = FORMATS[flags.format](small, flags, out)
         if found:
             name = model.card.get("name") or flags.model
@@ -172,14 +175,17 @@ def _check_used(flags: _Export) -> None:
 
 def _check_free(flags: _Export, out: Path) -> None:
     """Raises TenshotError where the file or its proof would replace the model, a run's file, or one of the user's."""
-    targets = [out, *([proof_path(out)] if flags.format == "onnx" else [])]
-    if flags.compact or flags.target_ratio:
-        targets.append(cut_proof_path(out))
     try:
         sources = [find_model(flags.model)]
     except TenshotError:  # of untrained networks there is no file; what is missing, loading says
         sources = []
-    check_free(targets, sources, overwrite=flags.overwrite)
+    check_free([out, *_proofs(flags, out)], sources, overwrite=flags.overwrite)
+
+
+def _proofs(flags: _Export, out: Path) -> list[Path]:
+    """What is written beside the file."""
+    of_cut = [cut_proof_path(out)] if flags.compact or flags.target_ratio else []
+    return of_cut + ([proof_path(out)] if flags.format == "onnx" else [])
 
 
 def _cut(model: Model, cut: Cut, flags: _Export, watch: Bar) -> Compacted:
@@ -205,7 +211,7 @@ def _cut(model: Model, cut: Cut, flags: _Export, watch: Bar) -> Compacted:
 def table_of(proof: dict[str, Any]) -> Table:
     """The proof in a few rows; fits 80 columns."""
     uncut, small, pixels = proof["uncut"], proof["compact"], proof["pixels"]
-    table = Table(title=Text(proof["model"]), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=Text(printable(proof["model"])), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("", no_wrap=True)
     for name in ("uncut", "compact", "share"):
         table.add_column(name, justify="right", no_wrap=True)

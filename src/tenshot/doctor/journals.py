@@ -10,6 +10,8 @@ from tenshot.doctor.finding import Finding, fault, ok, warning
 from tenshot.errors import TenshotError
 from tenshot.files import told_as_sentence
 
+_MOST = 2**53  # a count beyond is damaged
+
 
 @dataclass(frozen=True)
 class Journal:
@@ -90,4 +92,5 @@ def _summary(journal: Journal, last: int, is_every_step: bool) -> str:
 
 
 def _count(value: Any) -> int:
-    return int(value) if isinstance(value, int | float) and math.isfinite(value) else 0
+    """How many updates; journals write 1.0."""
+    return int(value) if isinstance(value, int | float) and 0 <= value <= _MOST and math.isfinite(value) else 0

@@ -16,7 +16,7 @@ from tenshot.doctor.model_file import networks
 from tenshot.errors import TenshotError
 from tenshot.files import is_temporary
 from tenshot.methods.pretrain import Pretrain
-from tenshot.models import file_digest, load_model, source_digest
+from tenshot.models import NewerFile, file_digest, load_model, source_digest
 from tenshot.provenance import changes, shots_digest
 from tenshot.runs import RunDir
 
@@ -120,7 +120,10 @@ def _checkpoints(run: RunDir) -> tuple[list[Finding], int | None]:
             size = run.saved.path(step).stat().st_size / 1e6
             findings.append(ok(check, f"its checkpoint is whole, {size:.1f} MB"))
         else:
-            findings.append((fault if step in there else warning)(check, f"{text}; {way_out}"))
+            if run.model.is_file():  # it is not needed any more
+                findings.append(warning(check, f"{text}; the run is done and does not need it"))
+            else:
+                findings.append((fault if step in there else warning)(check, f"{text}; {way_out}"))
     return findings, whole
 
 
@@ -129,8 +132,10 @@ def _model(path: Path) -> Finding:
         model = load_model(path)
         broken = [finding for finding in networks(model) if finding.level == "fault"]
     except TenshotError as error:
-        way_out = "delete it, and `tenshot adapt --resume` makes it again from the last checkpoint, if that is whole"
-        return fault(path.name, f"{error}; {way_out}" if path.name == "model.safetensors" else f"{error}; delete it")
+        is_damaged = not isinstance(error, NewerFile) and not isinstance(error.__cause__, OSError)
+        again = "move it away, and `tenshot adapt --resume` makes it again from the last checkpoint, if that is whole"
+        way_out = f"; {again}" if is_damaged and path.name == "model.safetensors" else ""
+        return fault(path.name, f"{error}{way_out}")
     if broken:
         return fault(path.name, broken[0].text)
     step = model.card.get("steps")

@@ -87,8 +87,6 @@ class Batch:
     """The step's shots, `[n 3 r r]` in [-1, 1], as loaded (mirrored perhaps, not augmented further)."""
     fakes: Tensor
     """Generated images, `[n 3 r r]`, before augmentation; without gradient in phase d."""
-    augment: Callable[[Tensor], Tensor]
-    """The run's augmentation, to apply to whatever else D is to see."""
     rng: torch.Generator
     """The phase's random numbers."""
 
@@ -110,6 +108,8 @@ class Method:
     """Extra losses, in a few words for the table of methods."""
     keeps_discriminator: ClassVar[bool] = False
     """Whether the result holds the discriminator too, to be a source itself."""
+    places: ClassVar[tuple[str, ...]] = ()
+    """Settings that say where further images lie, which `digest` is of."""
 
     def __init_subclass__(cls) -> None:
         """Make the class known by its name; a later one of the same name replaces it, but for tenshot's own."""
@@ -146,6 +146,10 @@ class Method:
 
     def heads(self, discriminator: Discriminator, rng: torch.Generator) -> nn.Module | None:
         """More layers for D, freshly initialised; they train with D, by D's optimiser."""
+        return None
+
+    def digest(self, resolution: int) -> str | None:
+        """sha256 of images beside the shots that the method reads, at a resolution: a run goes on with no others."""
         return None
 
     def may_prune(self, network: Network, group: FilterGroup) -> bool:

@@ -24,6 +24,7 @@ class Pretrain(Method):
     paper: ClassVar[str] = "Analyzing and improving the image quality of StyleGAN, CVPR 2020, arXiv:1912.04958"
     adds: ClassVar[str] = "L1 and feature distance to images of known latents"
     keeps_discriminator: ClassVar[bool] = True
+    places: ClassVar[tuple[str, ...]] = ("pairs",)
 
     pairs: str = ""
     """Images with known latents (folder or zip with img/NNNNNN.jpg and w_NNNNNN.npy) that G is to draw from them."""
@@ -42,6 +43,9 @@ class Pretrain(Method):
         require(self, self.name, "pair_truncation", 0 < self.pair_truncation <= 1, "above 0 and at most 1")
         require(self, self.name, "pair_l1", self.pair_l1 >= 0, "at least 0")
         require(self, self.name, "pair_features", self.pair_features >= 0, "at least 0")
+
+    def digest(self, resolution: int) -> str | None:
+        return load_pairs(self.pairs, resolution, self.pair_truncation).digest if self.pairs else None
 
     def setup(self, context: Context) -> State:
         if self.pairs:

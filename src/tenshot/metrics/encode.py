@@ -93,7 +93,7 @@ def pooled_features(
     check_images(images)
     images = images[:limit]
     path = None if cache_dir is None else Path(cache_dir) / f"{cache_key(extractor, images)}.safetensors"
-    if path is not None and path.is_file():
+    if path is not None and os.path.isfile(path):
         try:
             return load_file(path)["pooled"]
         except (SafetensorError, KeyError, OSError):

@@ -15,13 +15,14 @@ from torch import Tensor
 from tenshot.data import ImageSet, load_images
 from tenshot.devices import AUTO, find_device
 from tenshot.errors import TenshotError
-from tenshot.metrics.protocol import Watch, check_seed, choose, score
+from tenshot.metrics.protocol import check_seed, choose, score
 from tenshot.metrics.table import OFFLINE, Metric
 from tenshot.metrics.weights import cache_folder
 from tenshot.models import Model, file_digest, find_model, loaded
 from tenshot.nets import Generator
 from tenshot.runs import RunDir
 from tenshot.sampling import generate, synthesise
+from tenshot.watch import Watch
 
 _Path = str | os.PathLike[str]
 
@@ -77,7 +78,7 @@ def evaluate(
     n_real = max(metric.n_real for metric in chosen.values())
     reals = load_images(real, found.resolution, limit=n_real) if real is not None and n_real else None
     given = shots if isinstance(shots, ImageSet | None) else load_images(shots, found.resolution)
-    warn_of_shared(reals, given)
+    warn_of_shared(reals.images if reals else None, given.images if given else None)
     unclamped = takes_floats(chosen)
     results = score(
         fakes_of(generator, chosen, first_seed, unclamped),
@@ -115,16 +116,21 @@ def fakes_of(generator: Generator, chosen: dict[str, Metric], first_seed: int, u
     return synthesise(generator, seeds) if unclamped else generate(generator, seeds)
 
 
-def warn_of_shared(reals: ImageSet | None, shots: ImageSet | None) -> None:
-    """Warn if a held-out image is one of the shots, to the pixel: copies would then count as real."""
+class SharedImages(UserWarning):
+    """Held-out images are among the shots."""
+
+
+def warn_of_shared(reals: Tensor | None, shots: Tensor | None) -> None:
+    """Warn if one of the held-out images is a shot: copies would then count as real. Both uint8 `[n 3 r r]`."""
     if reals is None or shots is None:
         return
-    trained = {image.numpy().tobytes() for image in shots.images}
-    shared = sum(image.numpy().tobytes() in trained for image in reals.images)
+    trained = {image.cpu().numpy().tobytes() for image in shots}
+    shared = sum(image.cpu().numpy().tobytes() in trained for image in reals)
     if shared:
         warnings.warn(
             f"{shared} of the {len(reals):,} held-out images {'is' if shared == 1 else 'are'} among the shots: "
-            "distances are too small, and copy_rate_1k may miss copies; hold out images that were not trained on",
+            "distances are too small, and copy_rate may miss copies; hold out images that were not trained on",
+            SharedImages,
             stacklevel=3,
         )
 

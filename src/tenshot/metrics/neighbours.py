@@ -8,6 +8,7 @@ from torch import Tensor
 
 COPY_PERCENTILE = 1.0  # of the held-out reals, by definition, as many count as copies
 PRDC_NEIGHBOURS = 5
+PRDC_PARTS = ("precision", "recall", "density", "coverage")
 ROWS = 1000  # of a matrix of distances that are in memory at once
 
 

@@ -26,10 +26,9 @@ from tenshot.metrics.extractor import Extractor, check_images
 from tenshot.metrics.table import EXTRACTORS, METRICS, OFFLINE, Metric, Sets
 from tenshot.metrics.weights import Place
 from tenshot.sampling import to_uint8
+from tenshot.watch import Watch
 
 _T = TypeVar("_T")
-Watch = Callable[[str, int, int], None]
-"""Told what is being encoded, how much of it is done, and how much there is."""
 
 MOST_CLUSTERS = 1000
 """Training images around which clusters are made; each has a descriptor of 1.4 MB and more in memory."""
@@ -261,6 +260,10 @@ def check_given(name: str, metric: Metric, reals: Tensor | None, shots: Tensor |
     if metric.n_real and (reals is None or len(reals) == 0):
         raise TenshotError(
             f"{name} compares with held-out images of the domain, and none were given: name them with --real"
+        )
+    if metric.n_real and reals is not None and len(reals) < metric.least_real:
+        raise TenshotError(
+            f"{name} needs at least {metric.least_real} held-out images, better {metric.n_real:,}, not {len(reals)}"
         )
     if metric.shots and (shots is None or len(shots) == 0):
         raise TenshotError(f"{name} needs the training images, and none were given: give them with --shots")

@@ -16,7 +16,7 @@ from tenshot.metrics import dinov2, efflite, fidelity, inception, vgg
 from tenshot.metrics.extractor import Extractor
 from tenshot.metrics.frechet import frechet_distance
 from tenshot.metrics.kernel import kernel_distance
-from tenshot.metrics.neighbours import copy_rate, prdc
+from tenshot.metrics.neighbours import PRDC_NEIGHBOURS, copy_rate, prdc
 from tenshot.metrics.weights import DINOV2, INCEPTION_TF, INCEPTION_TORCHVISION, VGG16, Place, WeightFile
 
 
@@ -52,6 +52,8 @@ class Metric(NamedTuple):
         maps: whether it reads feature maps (`Sets.intra`).
         real_multiple: reals beyond a multiple of this number are left out.
         is_number: whether it is one number, `value`, by which two generators can be ordered.
+        chance: what it gives where there is nothing to find; below that, lower is not better.
+        least_real: held-out reals without which there is no number.
     """
 
     what: str
@@ -64,6 +66,8 @@ class Metric(NamedTuple):
     maps: bool = False
     real_multiple: int = 1
     is_number: bool = True
+    chance: float = 0.0
+    least_real: int = 2
 
 
 EXTRACTORS: dict[str, Callable[[Place], Extractor]] = {
@@ -113,6 +117,7 @@ METRICS: dict[str, Metric] = {
     "prdc_2k": Metric(
         "precision, recall, density, coverage: realism and variety",
         "higher", "efflite", 2000, 2000, False, lambda s: prdc(s.fakes, s.reals), is_number=False,
+        least_real=PRDC_NEIGHBOURS + 1,
     ),
     "intra_dist_1k": Metric(
         "variety in clusters around the shots; 0 if all are alike",
@@ -120,7 +125,7 @@ METRICS: dict[str, Metric] = {
     ),
     "copy_rate_1k": Metric(
         "share nearer to a shot than 99 % of real images; 0.01 is chance",
-        "lower", "efflite", 1000, 2000, True, lambda s: copy_rate(s.fakes, s.reals, s.shots),
+        "lower", "efflite", 1000, 2000, True, lambda s: copy_rate(s.fakes, s.reals, s.shots), chance=0.01,
     ),
     "fd_efflite_500": Metric(
         "a quick look while a run goes on: as fd_efflite_2k with fewer images, and so larger",
@@ -132,7 +137,7 @@ METRICS: dict[str, Metric] = {
     ),
     "copy_rate_200": Metric(
         "a quick look for copies: as copy_rate_1k with fewer images",
-        "lower", "efflite", 200, 500, True, lambda s: copy_rate(s.fakes, s.reals, s.shots),
+        "lower", "efflite", 200, 500, True, lambda s: copy_rate(s.fakes, s.reals, s.shots), chance=0.01,
     ),
     "fid_5k": Metric(
         "FID as torch-fidelity computes it",
@@ -145,6 +150,7 @@ METRICS: dict[str, Metric] = {
     "prdc_5k": Metric(
         "precision, recall, density, coverage on the FID's features",
         "higher", "inception", 5000, 5000, False, lambda s: prdc(s.fakes, s.reals), is_number=False,
+        least_real=PRDC_NEIGHBOURS + 1,
     ),
     "fid_clean_5k": Metric(
         "FID with clean-fid's antialiased resize",

@@ -7,9 +7,9 @@ read as tensors only (`weights_only`), so nothing in it is executed.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import pickle
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -140,20 +140,38 @@ def fetch(file: WeightFile, folder: Path) -> Path:
     """Download a file, all of it and genuine, or nothing. Raises TenshotError."""
     make_folder(folder)
     path, digest = folder / file.name, hashlib.sha256()
-    try:
-        with urllib.request.urlopen(file.url, timeout=30) as source, written_atomically(path) as target:
-            while piece := source.read(2**20):
-                digest.update(piece)
-                target.write(piece)
-            if digest.hexdigest() != file.sha256:
-                raise TenshotError(
-                    f"what {file.url} gave has SHA-256 {digest.hexdigest()[:12]}..., not {file.sha256[:12]}...: "
-                    "it was thrown away; try again, or get the file in another way"
-                )
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise TenshotError(f"{file.name} could not be downloaded ({reason}): {_way_out(file, folder)}") from error
+    with _download(file, folder) as read, written_atomically(path) as target:
+        while piece := read(2**20):
+            digest.update(piece)
+            target.write(piece)
+        if digest.hexdigest() != file.sha256:
+            raise TenshotError(
+                f"what {file.url} gave has SHA-256 {digest.hexdigest()[:12]}..., not {file.sha256[:12]}...: "
+                "it was thrown away; try again, or get the file in another way"
+            )
     return path
+
+
+@contextmanager
+def _download(file: WeightFile, folder: Path) -> Iterator[Callable[[int], bytes]]:
+    """What reads the next bytes of a published file. Raises TenshotError where the network fails, then or there."""
+
+    def told(error: Exception) -> TenshotError:
+        reason = getattr(error, "reason", None) or error
+        return TenshotError(f"{file.name} could not be downloaded ({reason}): {_way_out(file, folder)}")
+
+    def read(size: int) -> bytes:
+        try:
+            return source.read(size)
+        except (OSError, http.client.HTTPException) as error:  # not the disk's, as a writer around it would take it
+            raise told(error) from error
+
+    try:
+        source = urllib.request.urlopen(file.url, timeout=30)
+    except (OSError, http.client.HTTPException) as error:
+        raise told(error) from error
+    with source:
+        yield read
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -34,7 +34,10 @@ def in_pieces(networks: Iterable[nn.Module], size: int) -> Iterator[None]:
     ways = {"forward": _run, "synthesise": _synthesise, "trunk": _trunk}
     try:
         for module, name in changed:
-            vars(module)[name] = partial(ways[name], getattr(module, name), list(module.parameters()), size)
+            parts = (
+                module.convs if isinstance(module, Discriminator) else module
+            )  # D's last layers come after its trunk
+            vars(module)[name] = partial(ways[name], getattr(module, name), list(parts.parameters()), size)
         yield
     finally:
         for module, name in changed:

@@ -11,11 +11,12 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from tenshot.metrics.neighbours import PRDC_PARTS
+
 MOST_POINTS = 160
 """Points of a curve; more cannot be told apart on a page."""
 MOST_DECISIONS = 120
 """Columns of a pruning map, for the same reason."""
-_PARTS = ("precision", "recall", "density", "coverage")
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def metric_entries(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             if is_number(result.get("value")):
                 row[name] = result["value"]
             else:
-                row |= {f"{name} {part}": result[part] for part in _PARTS if is_number(result.get(part))}
+                row |= {f"{name} {part}": result[part] for part in PRDC_PARTS if is_number(result.get(part))}
         flat.append(row)
     return flat
 

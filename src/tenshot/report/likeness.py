@@ -90,7 +90,7 @@ def compare(samples: Tensor, shots: Tensor, eye: Eye) -> Likeness:
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
-    return squared_distances(a, b).clamp(min=0).sqrt()
+    return squared_distances(a, b).sqrt()
 
 
 def _mean_distance(points: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from tenshot.config import RunConfig, read_config
 from tenshot.data import load_images
 from tenshot.errors import TenshotError
 from tenshot.files import check_reachable
-from tenshot.images import printable
 from tenshot.models import Model, file_digest, find_model, load_model
+from tenshot.output import printable
 from tenshot.report.journal import History, entries_in_order, failures, histories, metric_entries
 from tenshot.report.likeness import Eye, Likeness, compare
 from tenshot.report.pictures import first_tiles

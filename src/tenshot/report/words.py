@@ -6,9 +6,9 @@ from pathlib import PurePath
 from typing import Any
 
 from tenshot.config import RunConfig
-from tenshot.images import printable
 from tenshot.metrics import METRICS
 from tenshot.models import file_digest
+from tenshot.output import printable
 from tenshot.presets import PRESETS, preset_config
 from tenshot.report.journal import pruned_filters
 from tenshot.report.subject import Subject

@@ -133,6 +133,7 @@ def _load_from_bytes(reading: Reading, arguments: tuple[Any, ...]) -> Storage:
     """`torch.storage._load_from_bytes(data)`: a torch file with one storage, which can hold no further file."""
     if len(arguments) != 1 or not isinstance(arguments[0], memoryview | bytes):
         raise reading.damaged("a storage that is not stored as bytes")
+    reading.go_through(len(arguments[0]))
     storage = _read(reading, memoryview(arguments[0]), STORAGES)
     if type(storage) is not Storage:
         raise reading.damaged("a torch file that was to hold one storage holds something else")

@@ -18,12 +18,20 @@ class Reading:
     def __init__(self, name: str, size: int) -> None:
         self.name = name
         self.left = SPARE + TIMES * size
+        self.unread = SPARE + TIMES * size
 
     def take(self, count: int) -> None:
         """Charge `count` bytes before they are allocated. Raises TenshotError if there are not so many left."""
         self.left -= count
         if self.left < 0:
             raise self.refuse("asks for far more memory than a file of its size may need, and was not opened")
+
+    def go_through(self, count: int) -> None:
+        """Count `count` bytes that are looked at once more: files within the file, which may stand in it once but be
+        named often. Raises TenshotError if that goes on."""
+        self.unread -= count
+        if self.unread < 0:
+            raise self.refuse("has the same bytes read again and again, and was not opened")
 
     def refuse(self, why: str) -> TenshotError:
         """The error "<name> <why>"."""
