@@ -583,9 +583,7 @@ def test_memory_that_runs_out_is_told_in_a_sentence_and_other_faults_are_not_hid
 
     monkeypatch.setattr("tenshot.cli.generate.sample", fail)
     assert main(["generate", str(tiny_source), "--out", str(tmp_path / "x")]) == 1
-    assert "the memory ran out: ask for fewer images at once (--batch), or end" in one_sentence(
-        capsys, "generate"
-    )
+    assert "the memory ran out: ask for fewer images at once (--batch), or end" in one_sentence(capsys, "generate")
     error = RuntimeError("sizes do not match")
     with pytest.raises(RuntimeError, match="sizes"):
         main(["generate", str(tiny_source), "--out", str(tmp_path / "x")])
@@ -638,3 +636,26 @@ def test_what_a_file_says_in_a_fault_cannot_steer_the_terminal(tmp_path, tiny_mo
 def test_a_preset_is_of_a_name_and_not_of_an_instance(tmp_path):
     with pytest.raises(TenshotError, match="preset 'paper' is of a method's name: with an instance, give its settings"):
         tenshot.adapt(tmp_path, method=Rick(), preset="paper")
+
+
+@pytest.mark.parametrize(
+    ("given", "needs"),
+    [
+        ("--ada-images=5", "--augment ada"),
+        ("--ada-legacy", "--augment ada"),
+        ("--augment flip --augment-p 0.3", "--augment diffaug or ada"),
+        ("--preset paper --dap.max-reach 2", "--dap.reach above 0"),
+        ("--dap.fisher-samples 4", "--dap.estimator weight"),
+        ("--dap.rule layer --dap.prune-mass 0.1", "--dap.rule cumulative"),
+        ("--dap.consistency-weight 2", "--dap.consistency cdc or dcl"),
+        ("--path-every 0 --path-weight 1", "--path-every above 0"),
+    ],
+)
+def test_a_setting_that_would_change_nothing_is_refused(capsys, given, needs):
+    assert main(["adapt", "images", *given.split()]) == 1
+    assert f"changes nothing without {needs}: leave it out, or give that too" in one_sentence(capsys)
+
+
+def test_a_preset_may_set_what_a_flag_then_makes_idle(capsys):
+    assert main(["adapt", "nowhere", "--method", "ada", "--augment", "flip"]) == 1
+    assert "nowhere" in one_sentence(capsys)

@@ -109,6 +109,21 @@ class RunConfig:
             require(self, "", "keep_best", self.eval_every > 0, "left out, or --eval-every must say when to score")
         require(self, "", "beta1", 0 <= self.beta1 < 1, "at least 0 and below 1")
 
+    def idle(self) -> dict[str, str]:
+        """Settings on which nothing depends, as the others are, as they are written on the command line without dashes,
+        and what would change that."""
+        found: dict[str, str] = {}
+        if self.augment != "ada":
+            found |= dict.fromkeys(("ada-target", "ada-images", "ada-every", "ada-legacy"), "--augment ada")
+        if self.augment in ("none", "flip"):
+            found["augment-p"] = "--augment diffaug or ada"
+        if not self.r1_every:
+            found["r1-gamma"] = "--r1-every above 0"
+        if not self.path_every:
+            found["path-weight"] = "--path-every above 0"
+        own = {f"{self.method.name}.{name}".replace("_", "-"): needs for name, needs in self.method.idle().items()}
+        return found | own
+
     def to_json(self) -> str:
         """A JSON object: every setting, the method by name and its settings under that name."""
         values = dataclasses.asdict(self)

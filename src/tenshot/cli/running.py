@@ -63,7 +63,17 @@ def parse_run(
         ],
     )
     parsed = parse(flags, arguments, example, description)
-    return RunConfig(**{**values_of(parsed.settings), "method": getattr(parsed, name)}), parsed
+    config = RunConfig(**{**values_of(parsed.settings), "method": getattr(parsed, name)})
+    _check_used(arguments, config)
+    return config, parsed
+
+
+def _check_used(arguments: list[str], config: RunConfig) -> None:
+    """Raises TenshotError for a setting that was given and changes nothing."""
+    given = {argument.partition("=")[0].replace("_", "-") for argument in arguments if argument.startswith("--")}
+    for name, needs in config.idle().items():
+        if given & {f"--{name}", f"--no-{name}"}:
+            raise TenshotError(f"--{name} changes nothing without {needs}: leave it out, or give that too")
 
 
 def _check_owner(arguments: list[str], method: str) -> None:

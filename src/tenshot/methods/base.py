@@ -120,6 +120,10 @@ class Method:
             raise TenshotError(f"{cls.__name__}.name is {name!r}, which is a method of tenshot: choose another name")
         KNOWN[name] = cls
 
+    def idle(self) -> dict[str, str]:
+        """Of the method's settings those on which nothing depends, as the others are, and what would change that."""
+        return {}
+
     def needs_discriminator_ema(self) -> bool:
         """Whether `Nets.discriminator_ema` is kept."""
         return False

@@ -111,6 +111,18 @@ class Dap(Method):
         is_plain = not self.revive or (self.rule, self.choose) == ("cumulative", "importance")
         require(self, self.name, "revive", is_plain, "off with another rule or choice, by which nothing climbs back")
 
+    def idle(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        if not self.reach:
+            found |= dict.fromkeys(("max_reach", "max_layer_reach", "reach_images"), "--dap.reach above 0")
+        if self.estimator == "gate":
+            found["fisher_samples"] = "--dap.estimator weight"
+        if self.consistency == "none":
+            found["consistency_weight"] = "--dap.consistency cdc or dcl"
+        is_cumulative = self.rule == "cumulative"
+        other = "--dap.rule single, layer or global" if is_cumulative else "--dap.rule cumulative"
+        return found | {"prune_level" if is_cumulative else "prune_mass": other}
+
     def needs_discriminator_ema(self) -> bool:
         return self.estimator == "weight"
 

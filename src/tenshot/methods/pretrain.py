@@ -44,6 +44,10 @@ class Pretrain(Method):
         require(self, self.name, "pair_l1", self.pair_l1 >= 0, "at least 0")
         require(self, self.name, "pair_features", self.pair_features >= 0, "at least 0")
 
+    def idle(self) -> dict[str, str]:
+        names = ("pair_truncation", "pair_batch", "pair_l1", "pair_features")
+        return {} if self.pairs else dict.fromkeys(names, "--pretrain.pairs")
+
     def digest(self, resolution: int) -> str | None:
         return load_pairs(self.pairs, resolution, self.pair_truncation).digest if self.pairs else None
 
