@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from unittest import mock
 
 import pytest
 import torch
@@ -415,6 +416,15 @@ class TestTheVerb:
         assert (one["file"]["name"], one["file"]["dtype"]) == ("c.safetensors", "float32")
         assert (other["file"]["name"], other["file"]["dtype"]) == ("c.onnx", "int8")
         assert one["pixels"] == other["pixels"]
+
+    def test_the_proof_of_the_file_that_is_replaced_does_not_stay_beside_the_new_one(
+        self, tmp_path, source, monkeypatch
+    ):
+        how = ["export", source, "--compact", "--out", str(tmp_path / "c.safetensors"), "--latents", "1"]
+        assert main(how) == 0 and (tmp_path / "c.proof.json").exists()
+        monkeypatch.setattr("tenshot.cli.export.prove", mock.Mock(side_effect=KeyboardInterrupt))
+        assert main([*how, "--overwrite"]) == 130
+        assert (tmp_path / "c.safetensors").exists() and not (tmp_path / "c.proof.json").exists()
 
     def test_a_share_that_is_gone_already_needs_no_fine_tuning(self, tmp_path, source, capsys):
         out = str(tmp_path / "c.safetensors")
