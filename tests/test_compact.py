@@ -417,9 +417,7 @@ class TestTheVerb:
         assert (other["file"]["name"], other["file"]["dtype"]) == ("c.onnx", "int8")
         assert one["pixels"] == other["pixels"]
 
-    def test_the_proof_of_the_file_that_is_replaced_does_not_stay_beside_the_new_one(
-        self, tmp_path, source, monkeypatch
-    ):
+    def test_the_proof_of_a_file_that_is_replaced_does_not_stay_beside_the_new_one(self, tmp_path, source, monkeypatch):
         how = ["export", source, "--compact", "--out", str(tmp_path / "c.safetensors"), "--latents", "1"]
         assert main(how) == 0 and (tmp_path / "c.proof.json").exists()
         monkeypatch.setattr("tenshot.cli.export.prove", mock.Mock(side_effect=KeyboardInterrupt))
