@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 import tiny
 from tenshot.models import Model, save_model
+
+settings.register_profile("tenshot", deadline=None)  # another program on the machine is no fault
+settings.load_profile("tenshot")
 
 
 @pytest.fixture(scope="session")

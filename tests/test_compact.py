@@ -20,6 +20,7 @@ from tenshot.errors import TenshotError
 from tenshot.export import Cut, compacted
 from tenshot.mend import mended
 from tenshot.methods import METHODS
+from tenshot.metrics import METRICS
 from tenshot.models import Model, load_model, read_tensors, save_model, write_tensors
 from tenshot.nets import Generator, GeneratorSpec
 from tenshot.randomness import generator_for
@@ -451,3 +452,26 @@ def test_the_header_of_a_whole_model_does_not_speak_of_cutting(tmp_path):
     assert GeneratorSpec(16, (4, 4, 4)).kept == ()
     with pytest.raises(ValueError, match="must be a part of"):
         GeneratorSpec(16, (4, 4, 4), kept=(4, 4, 4, 4, 4))
+
+
+def test_the_judge_compares_with_the_uncut_generators_images_of_other_seeds(monkeypatch):
+    asked = []
+
+    def score(fakes, reals, *_, **__):
+        asked.append((torch.cat(list(fakes)), reals))
+        return {export.METRIC: {"value": 1.0}}
+
+    monkeypatch.setitem(METRICS, export.METRIC, METRICS[export.METRIC]._replace(n=6))
+    monkeypatch.setattr(export.efflite, "load", lambda: None)
+    monkeypatch.setattr(export, "score", score)
+    dense, small = tiny.tiny_model(), tiny.tiny_model(seed=1)
+    judge = export._Judge(dense.generator, None, None)
+    assert judge(dense.generator) == judge(small.generator) == 1.0
+    for (fakes, reals), model in zip(asked, (dense, small), strict=True):
+        assert fakes.equal(generate_images(model, range(6))) and reals.equal(generate_images(dense, range(6, 12)))
+
+
+def test_the_learning_rate_rises_over_20_steps_and_falls_along_a_cosine():
+    rates = [Distillation(100, lr=0.02).rate(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.001) and rates[50] == pytest.approx(0.01) and rates[99] < 1e-4
+    assert rates[20:] == sorted(rates[20:], reverse=True)

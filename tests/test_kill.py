@@ -17,6 +17,7 @@ def test_runs_killed_and_signalled_anywhere_are_resumed_to_the_same_bits(tmp_pat
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads((tmp_path / "results.json").read_text())

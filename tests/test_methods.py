@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tenshot.ada import adjust
 from tenshot.adaptation import begin
 from tenshot.augment import Augment
 from tenshot.checkpoint import restore, snapshot
@@ -142,3 +143,21 @@ def test_it_says_what_trains_and_what_it_adds(name):
 @pytest.mark.parametrize("name", PRESETS)
 def test_there_is_no_preset_without_a_method(name):
     assert name in METHODS
+
+
+def test_the_papers_presets_hold_the_numbers_of_the_public_code():
+    steps = {"cdc": 1000, "dcl": 1000, "adam": 2000, "rick": 1750, "dap": 1750}
+    for name in METHODS:
+        config = preset_config("shots", name, "paper")
+        wanted = (steps.get(name, 1500), 0.002, 0.0, 2 if name == "rick" else 4)
+        assert (config.steps, config.lr, config.lr_decay, config.batch) == wanted
+        factor = 0.5 ** (config.batch / config.ema_half_life)  # of the average, a step
+        assert factor == pytest.approx(0.5 ** (32 / 10_000), abs=1e-5)
+        assert (config.augment, config.augment_p) == ("ada" if name == "ada" else "flip", 0.0)
+
+
+def test_adas_probability_as_the_public_code_sets_it_hardly_leaves_zero():
+    config, p = preset_config("shots", "ada", "paper"), 0.0
+    for _ in range(config.steps // config.ada_every):
+        p = adjust(p, 1.0, 4 * config.ada_every, config.ada_images, config.ada_target, config.ada_legacy)
+    assert 0.0070 < p <= 0.0072

@@ -11,14 +11,15 @@ from PIL import Image
 
 from tenshot import loop
 from tenshot.__main__ import main
-from tenshot.adaptation import begin
+from tenshot.adaptation import begin, context_of
 from tenshot.config import RunConfig
 from tenshot.errors import TenshotError
 from tenshot.methods import Finetune
+from tenshot.methods.base import Batch
 from tenshot.methods.pretrain import Pretrain
 from tenshot.models import load_model, save_model, scratch
 from tenshot.nets import channel_plan
-from tenshot.pairs import load_pairs
+from tenshot.pairs import Pairs, load_pairs
 from tenshot.sampling import generate_images
 from tenshot.step import run_step
 from tiny import tiny_model, tiny_shots
@@ -163,14 +164,19 @@ def test_without_pairs_it_takes_the_steps_of_fine_tuning():
     assert [run_step(one, step) for step in range(3)] == [run_step(other, step) for step in range(3)]
 
 
-def test_the_pairs_terms_are_l1_and_the_distance_of_ds_features(pairs):
-    folder, _ = pairs
-    method = Pretrain(pairs=str(folder), pair_truncation=0.5, pair_batch=3, pair_l1=2.0, pair_features=0.5)
-    run = begun(method)
-    stats = run_step(run, 0)
-    assert stats["pair_l1"] > 0 and stats["pair_features"] > 0
-    free = begun(Pretrain(pairs=str(folder), pair_truncation=0.5, pair_l1=0.0, pair_features=0.0))
-    assert run_step(free, 0)["pair_l1"] == 0
+def test_the_pairs_terms_are_l1_and_the_distance_of_ds_features(monkeypatch):
+    pairs = Pairs(tiny_shots(3), torch.randn(3, LATENT, generator=torch.Generator().manual_seed(3)))
+    monkeypatch.setattr("tenshot.methods.pretrain.load_pairs", lambda *_: pairs)
+    run = begun(Pretrain(pairs="p", pair_batch=3, pair_l1=2.0, pair_features=0.5))
+    rng, model = torch.Generator().manual_seed(1), tiny_model()
+    told = run.method.extra_losses("g", context_of(run, 0), {}, Batch(None, None, torch.Generator().manual_seed(1)))
+    chosen = torch.randint(3, (3,), generator=rng)
+    made = model.generator.synthesise(model.generator.spread(pairs.ws[chosen]), model.generator.draw_noise(3, rng))
+    wanted = tiny_shots(3)[chosen] / 127.5 - 1
+    a, b = (dict(model.discriminator.maps(images)) for images in (made, wanted))
+    apart = [(a[name] - b[name]).abs().mean() / b[name].abs().mean() for name in ("convs.0", "convs.1", "convs.2")]
+    assert told["pair_l1"].item() == pytest.approx(2 * (made - wanted).abs().mean().item(), rel=1e-5)
+    assert told["pair_features"].item() == pytest.approx(0.5 * sum(apart).item() / 3, rel=1e-5)
 
 
 def test_distilling_makes_images_of_the_pairs_latents_more_alike(pairs):

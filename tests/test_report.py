@@ -9,6 +9,7 @@ import shutil
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from tenshot.metrics import efflite
 from tenshot.models import load_model, save_model
 from tenshot.presets import preset_config
 from tenshot.pruning import Guards
-from tenshot.report import likeness, pictures, words, write_report
+from tenshot.report import comparison, likeness, pictures, words, write_report
 from tenshot.report.subject import read_run
 from tenshot.sampling import generate_images
 from tenshot.sheets import to_pillow
@@ -573,3 +574,17 @@ def test_a_place_that_cannot_hold_a_report_is_refused(run, tmp_path, capsys, mon
     assert main(["report", str(run), "--out", out]) == 1
     error = capsys.readouterr().err
     assert error.startswith("tenshot report: ") and said in error and error.count("\n") == 1
+
+
+def test_numbers_are_told_as_they_are():
+    like = likeness.Likeness("x", (0,) * 3, (False,) * 3, (0.1, 0.2, 0.9), 2, 0.5, 1.25)
+    facts = {"steps": 1500, "seconds": 126.0, "histories": [], "metrics": [], "card": {}, "model": tiny_model()}
+    subject = SimpleNamespace(likeness=like, **facts)
+
+    def plain(text):
+        return text.replace("\N{NO-BREAK SPACE}", " ")
+
+    assert [plain(number.value) for number in words.key_numbers(subject)] == ["2 of 3", "1.25", "2 min 6 s"]
+    compared = {name: plain(value) for name, value in comparison._numbers(subject).items()}
+    assert compared == {"steps": "1,500", "time": "2 min 6 s", "near copies": "2 of 3", "variety": "1.25"}
+    assert [plain(words.duration(seconds)) for seconds in (8.44, 12_000)] == ["8.4 s", "3 h 20 min"]

@@ -12,6 +12,7 @@ from PIL import Image
 from tenshot import seeds as seeds_module
 from tenshot.errors import TenshotError
 from tenshot.models import load_model
+from tenshot.randomness import generator_for
 from tenshot.sampling import (
     generate,
     generate_images,
@@ -227,3 +228,8 @@ def test_a_zip_that_fails_half_way_leaves_the_old_one(tmp_path, tiny_model):
     with pytest.raises(TenshotError, match=r"cannot write .*a.zip: the disk is full"):
         write_images(broken(), [1, 2], str(tmp_path / "a.zip"), None, 8)
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.zip", b"old")]
+
+
+def test_a_seed_means_the_same_numbers_as_in_earlier_versions():
+    assert generator_for(7, "latent").initial_seed() == 149302904502509093
+    assert generator_for(7, "step", 17).initial_seed() == 5556383619121570774
