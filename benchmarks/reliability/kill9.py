@@ -1,6 +1,6 @@
 """Kill runs with SIGKILL, go on with them, and compare what comes out with the unbroken run, bit for bit.
 
-    python benchmarks/reliability/kill9.py [--kills 200] [--signals 50] [--operations 0] [--out RESULTS.json]
+    python benchmarks/reliability/kill9.py --out RESULTS.json [--kills 200] [--signals 50] [--operations 0]
 
 saves       a checkpoint is written over and over, each time killed before another file operation of the writing; what
             is loaded then must be this checkpoint or the one before it, whole
@@ -246,7 +246,7 @@ def main() -> int:
     parser.add_argument("--signals", type=int, default=50)
     parser.add_argument("--operations", type=int, default=0, help="how many; 0 = all of a run")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--out", type=Path, required=True, help="a file that is there is gone on with")
     options = parser.parse_args()
     scoring.score = stand_in
     adapt._say_what_is_there = lambda out: None  # the report is no part of a run

@@ -138,7 +138,7 @@ FIGURES: dict[str, Figure] = {
         "data", {"way": plain("way"), "ms": spread_of("ms"), "over none": spread_of("over none")}
     ),
     "compact": Figure(
-        "compact",
+        "compact --multiples 4 8",
         {
             "threads": plain("threads"),
             "batch": plain("batch"),
@@ -169,7 +169,7 @@ FIGURES: dict[str, Figure] = {
     "profile": Figure("profile", _PROFILE),
     "profile-bfloat16": Figure("profile --precision bfloat16", _PROFILE),
     "onnx": Figure(
-        "onnx MODEL FILE.onnx",
+        "onnx MODEL FILE.onnx FILE-f16.onnx --threads 1",
         {
             "threads": plain("threads"),
             "batch": plain("batch"),

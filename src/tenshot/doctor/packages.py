@@ -16,7 +16,7 @@ NEEDED = MappingProxyType(
         "numpy": "1.26",
         "safetensors": "0.5",
         "pillow": "11",
-        "tyro": "0.9.20",
+        "tyro": "1.0",
         "rich": "13.7",
         "jinja2": "3.1.6",
     }
