@@ -97,7 +97,7 @@ class Method:
 
     In the order in which the loop calls them: `prepare`, `trains`, `heads`, `setup` before the first step; in every
     phase `skips`, `latents`, `gates`, `judge`, `extra_losses`, `after_backward`; `after_step`; and `averaged`, `merge`
-    and `card` for samples, scores and the result.
+    and `card` for samples, scores and the result. `idle` is asked by the command line, `digest` for checkpoints.
     """
 
     name: ClassVar[str]
