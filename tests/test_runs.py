@@ -498,6 +498,8 @@ def test_a_link_in_a_runs_folder_is_refused_and_nothing_is_touched_where_it_lead
         loop.resume(run.path)
     with pytest.raises(TenshotError, match="is a link"):
         loop.start(config(given), out=run.path, overwrite=True)
+    if part != "run.lock":
+        assert [f.text for f in check_run(run.path) if f.check == "folder" and "is a link" in f.text]
     assert left_by(tmp_path) == before
 
 

@@ -123,14 +123,14 @@ class RunDir:
 
     def open(self) -> None:
         """Lock a run to go on with it, and clear away what a killed process left. Raises TenshotError."""
-        self._check_own()
+        self.check_own()
         self.lock.take()
         self._settle()
         for folder in (self.path, self.shots, self.samples, self.checkpoints):
             remove_temporaries(folder)
         self.make_folders()
 
-    def _check_own(self) -> None:
+    def check_own(self) -> None:
         """Raises TenshotError where a part of the folder is a link: writing and deleting there would be elsewhere."""
         journals = (self.path / f"{journal}.jsonl" for journal in _JOURNALS)
         for part in (self.shots, self.samples, self.checkpoints, *journals):
@@ -154,7 +154,7 @@ class RunDir:
 
     def check(self, *, overwrite: bool, locked: bool = False) -> None:
         """Raises TenshotError where `create` would refuse. locked: this process holds the lock."""
-        self._check_own()
+        self.check_own()
         if not locked:
             self.lock.check_free()
         if os.path.isfile(self.config):  # unlike pathlib, False where a name is too long or a folder is closed

@@ -161,6 +161,10 @@ def _disk(run: RunDir, *, is_done: bool) -> Finding:
 def _begun(run: RunDir, config: RunConfig) -> _Begun:
     """Whether what an unfinished run needs from its beginning is there."""
     try:
+        run.check_own()
+    except TenshotError as error:
+        return _Begun([fault("folder", error)])
+    try:
         source = load_model(config.source)
         digest = source_digest(config.source)
     except TenshotError as error:
