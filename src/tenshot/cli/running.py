@@ -72,7 +72,7 @@ def _check_used(arguments: list[str], config: RunConfig) -> None:
     """Raises TenshotError for a setting that was given and changes nothing."""
     given = {argument.partition("=")[0].replace("_", "-") for argument in arguments if argument.startswith("--")}
     for name, needs in config.idle().items():
-        if given & {f"--{name}", f"--no-{name}"}:
+        if f"--{name}" in given:
             raise TenshotError(f"--{name} changes nothing without {needs}: leave it out, or give that too")
 
 
