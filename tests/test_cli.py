@@ -584,6 +584,9 @@ def test_memory_that_runs_out_is_told_in_a_sentence_and_other_faults_are_not_hid
     monkeypatch.setattr("tenshot.cli.generate.sample", fail)
     assert main(["generate", str(tiny_source), "--out", str(tmp_path / "x")]) == 1
     assert "the memory ran out: ask for fewer images at once (--batch), or end" in one_sentence(capsys, "generate")
+    monkeypatch.setattr("tenshot.cli.pretrain.carry_out", fail)
+    assert main(["pretrain", str(tmp_path), "--out", str(tmp_path / "run")]) == 1
+    assert "the memory ran out: ask for fewer images at once (--batch), or end" in one_sentence(capsys, "pretrain")
     error = RuntimeError("sizes do not match")
     with pytest.raises(RuntimeError, match="sizes"):
         main(["generate", str(tiny_source), "--out", str(tmp_path / "x")])

@@ -22,6 +22,8 @@ VERBS = {
     "bench": "a matrix of methods, domains and seeds: what has no result yet is run; tables of the results",
 }
 
+_WITH_BATCHES = ("adapt", "pretrain", "generate", "interpolate")
+
 HELP = """\
 usage: tenshot VERB [options]
 
@@ -109,7 +111,7 @@ def _run(given: list[str]) -> int:
 
         if not is_out_of_memory(error):
             raise
-        fewer = "ask for fewer images at once (--batch), or " if verb in ("generate", "interpolate", "adapt") else ""
+        fewer = "ask for fewer images at once (--batch), or " if verb in _WITH_BATCHES else ""
         print(f"tenshot {verb}: the memory ran out: {fewer}end other programs", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
