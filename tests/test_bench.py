@@ -24,6 +24,7 @@ from tenshot.bench.claims import claimed, is_claimed
 from tenshot.bench.cluster import Cluster
 from tenshot.bench.processes import Processes
 from tenshot.bench.results import Results, read_result, write_result
+from tenshot.bench.sources import source_sha256
 from tenshot.bench.specs import all_jobs, read_spec, selected
 from tenshot.bench.spread import TRIES, spread
 from tenshot.bench.tables import Shelf, fill_places, grid, is_marked, ratios, shortest, shown_column
@@ -336,6 +337,44 @@ class TestMatrix:
         results = Results(there / "results")
         assert results.find(same, None) is not None and results.find(other, None) is None
         assert results.find(same, "another source") is None
+
+    def test_a_result_on_the_source_that_a_spec_names_by_its_hash_stays_when_another_file_takes_its_name(self, there):
+        result_of(there, small())
+        data = there / "data"
+        digest = file_digest(data / "tiny.safetensors")
+        pinned = small(settings={**MATRIX["settings"], "source_sha256": digest})
+        save_model(data / "tiny.safetensors", tiny_model(seed=9))
+        (job,), (free,) = (read_spec(write_spec(there, spec)).jobs for spec in (pinned, small()))
+        results = Results(there / "results")
+        assert results.find(job, source_sha256(job, None)) is not None, "as a table asks, which sees no folder of data"
+        assert results.find(free, source_sha256(free, data)) is None
+
+    def test_the_source_that_a_spec_names_by_its_hash_is_found_beside_an_embedded_one_of_the_same_name(
+        self, there, monkeypatch
+    ):
+        embedded, data = there / "embedded", there / "data"
+        embedded.mkdir()
+        save_model(embedded / "tiny.safetensors", tiny_model(seed=9))
+        monkeypatch.setattr("tenshot.models.EMBEDDED", embedded)
+        digest = file_digest(data / "tiny.safetensors")
+        settings = {**MATRIX["settings"], "source": "tiny"}
+        values = result_of(there, small(settings={**settings, "source_sha256": digest}))
+        assert (values["config"]["source"], values["sha256"]["source"]) == ("tiny", digest)
+        other = result_of(there, small(settings=settings))
+        assert other["sha256"]["source"] != digest and other["sha256"]["model"] != values["sha256"]["model"]
+
+    def test_a_source_that_is_not_the_one_a_spec_names_is_refused_before_anything_runs(self, there, capsys):
+        spec = write_spec(there, small(settings={**MATRIX["settings"], "source_sha256": "ab" * 32}))
+        options = [f"--{name}={there / name}" for name in ("data", "work", "results")]
+        assert main(["bench", str(spec), *options]) == 1
+        told = capsys.readouterr().err
+        assert "the runs are about the tiny.safetensors of sha256 abababababab..., and" in told
+        assert "put that one into" in told and not (there / "work" / "runs").exists()
+
+    def test_a_hash_that_is_none_is_told_in_a_sentence(self, tmp_path):
+        values = {"variants": {"dap": {"source_sha256": "abc"}}, "domains": ["a"], "seeds": [0]}
+        with pytest.raises(TenshotError, match="source_sha256 is 'abc': it must be the 64 hexadecimal digits"):
+            read_spec(write_spec(tmp_path, values))
 
     def test_a_worker_that_is_killed_is_followed_by_one_that_goes_on_to_the_same_result(self, there):
         job, places, threads = read_spec(there / "spec.json").jobs[1], places_of(there), torch.get_num_threads()

@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from tenshot.bench.results import Result, Results
-from tenshot.bench.specs import read_spec, source_sha256
+from tenshot.bench.sources import source_sha256
+from tenshot.bench.specs import read_spec
 from tenshot.files import write_atomically
 
 QUALITY = Path(__file__).parent
@@ -85,7 +86,7 @@ def main() -> None:
 def results_of(results: Results, spec: str, variants: Sequence[str]) -> tuple[Found, int]:
     """What there is of a spec's variants on `DOMAINS`, and how many runs there are to be."""
     jobs = [j for j in read_spec(QUALITY / f"{spec}.json").jobs if j.variant in variants and j.domain in DOMAINS]
-    answers: list[tuple[Any, Result | None]] = [(j, results.find(j, source_sha256(j.config, None))) for j in jobs]
+    answers: list[tuple[Any, Result | None]] = [(j, results.find(j, source_sha256(j, None))) for j in jobs]
     found: Found = {}
     for job, result in answers:
         if result is not None:

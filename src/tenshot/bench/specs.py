@@ -8,14 +8,16 @@
     }
 
 A variant holds what differs from the preset of its method, which is its own name if it gives none: settings of a run,
-those of the method under the method's name, `preset`, `shots` (where "{domain}" stands for the domain), and `first`,
-how many of the shots are used. `settings` are those of all variants. `metrics` names what is measured, the offline
-metrics if it is missing. A spec without `variants` is one run: its keys are the variant's, with `domain` and `seed`.
+those of the method under the method's name, `preset`, `shots` (where "{domain}" stands for the domain), `first`, how
+many of the shots are used, and `source_sha256`, the file that the source must be: results on it stay what the spec
+asks for when another file takes the source's name. `settings` are those of all variants. `metrics` names what is
+measured, the offline metrics if it is missing. A spec without `variants` is one run: its keys are the variant's, with
+`domain` and `seed`.
 """
 
-import functools
 import hashlib
 import json
+import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +26,6 @@ from tenshot.config import RunConfig, build_method
 from tenshot.errors import TenshotError
 from tenshot.files import told_as_sentence
 from tenshot.metrics import METRICS, OFFLINE
-from tenshot.models import embedded_sources, file_digest, find_model
 from tenshot.presets import DEFAULT, find_preset
 from tenshot.settings import build
 
@@ -56,6 +57,8 @@ class Job:
     first: int = 0
     """How many of the shots are used, in order of name. 0 = all."""
     metrics: tuple[str, ...] = OFFLINE
+    source_sha256: str = ""
+    """Of the file that the source must be; "" = whatever file has its name."""
 
     @property
     def held_out(self) -> str:
@@ -64,7 +67,7 @@ class Job:
 
     @property
     def subject(self) -> tuple[Any, ...]:
-        """What two jobs must share for one result to answer both."""
+        """What a result must share with the job to answer it, beside the source's file."""
         return subject(self.domain, self.config, self.first)
 
     def name(self, source: str) -> str:
@@ -105,8 +108,9 @@ def all_jobs(specs: list[Spec]) -> list[Job]:
     specs."""
     found: dict[tuple[Any, ...], Job] = {}
     for job in (job for spec in specs for job in spec.jobs):
-        first = found.setdefault(job.subject, job)
-        found[job.subject] = replace(first, metrics=tuple(dict.fromkeys(first.metrics + job.metrics)))
+        key = job.subject, job.source_sha256
+        first = found.setdefault(key, job)
+        found[key] = replace(first, metrics=tuple(dict.fromkeys(first.metrics + job.metrics)))
     return sorted(found.values(), key=lambda job: job.config.seed)
 
 
@@ -125,18 +129,6 @@ def selected(jobs: list[Job], only: str) -> list[Job]:
     if jobs and not kept:
         raise TenshotError(f"--only {only} leaves no run of the {len(jobs)} that the specs name")
     return kept
-
-
-def source_sha256(config: RunConfig, data: Path | None) -> str | None:
-    """Of the source's file: an embedded one, or one in the folder of data; None if that is not known or lacks it."""
-    is_embedded = config.source in embedded_sources()
-    path = find_model(config.source) if is_embedded else None if data is None else data / config.source
-    return _digest(path, path.stat().st_mtime_ns) if path is not None and path.is_file() else None
-
-
-@functools.lru_cache(maxsize=64)
-def _digest(path: Path, changed: int) -> str:
-    return file_digest(path)
 
 
 def _facts(job: Job) -> dict[str, str]:
@@ -208,8 +200,11 @@ def _job(variant: str, domain: str, seed: int, settings: dict[str, Any], metrics
     values = dict(find_preset(name, preset).settings)
     method = build_method(name, {**values.pop(name, {}), **own})
     shots, first = rest.pop("shots", SHOTS), rest.pop("first", 0)
+    pinned = _checked(str, "source_sha256", rest.pop("source_sha256", ""))
     if not (isinstance(first, int) and first >= 0):
         raise TenshotError(f"first is {first!r}: it must be a number of shots, or 0 for all")
+    if pinned and not re.fullmatch("[0-9a-f]{64}", pinned):
+        raise TenshotError(f"source_sha256 is {pinned!r}: it must be the 64 hexadecimal digits of a file's sha256")
     known = {field.name for field in fields(RunConfig)} - set(LEFT_TO_THE_MATRIX)
     if unknown := sorted(rest.keys() - known):
         raise TenshotError(f"{variant} has {', '.join(unknown)}, which is no setting of a run or of {name}")
@@ -219,4 +214,4 @@ def _job(variant: str, domain: str, seed: int, settings: dict[str, Any], metrics
     if Path(_checked(str, "domain", domain)).name != domain or "\\" in domain:
         raise TenshotError(f"domain is {domain!r}: it must be the name of a zip without .zip, not a path")
     values |= {"shots": str(shots).replace("{domain}", domain), "method": method, "seed": seed}
-    return Job(variant, domain, build(RunConfig, values), first, metrics)
+    return Job(variant, domain, build(RunConfig, values), first, metrics, pinned)

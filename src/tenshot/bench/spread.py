@@ -7,7 +7,8 @@ from typing import Protocol
 
 from tenshot.bench.claims import is_claimed
 from tenshot.bench.results import Results, write_result
-from tenshot.bench.specs import Job, source_sha256
+from tenshot.bench.sources import source_sha256
+from tenshot.bench.specs import Job
 from tenshot.bench.work import Outcome, Places
 
 TRIES = 3
@@ -61,7 +62,7 @@ def spread(jobs: Sequence[Job], places: Places, pool: Pool, watch: Watch = lambd
     tries: dict[str, int] = {}
     state = State(jobs)
     for job in jobs:
-        has_result = results.find(job, source_sha256(job.config, places.data)) is not None
+        has_result = results.find(job, source_sha256(job, places.data)) is not None
         (state.done if has_result else state.waiting).append(job)
     due = time.monotonic()
     try:

@@ -21,7 +21,8 @@ from typing import Any
 from tenshot.bench.duels import Numbers, duels
 from tenshot.bench.intervals import Estimate, estimate
 from tenshot.bench.results import Result, Results
-from tenshot.bench.specs import Job, Spec, read_spec, source_sha256
+from tenshot.bench.sources import source_sha256
+from tenshot.bench.specs import Job, Spec, read_spec
 from tenshot.errors import TenshotError
 from tenshot.files import told_as_sentence
 from tenshot.metrics import METRICS
@@ -43,9 +44,7 @@ class Shelf:
         """The Markdown that belongs between the markers of a name. Raises TenshotError for what there is not."""
         where, _, quantity = name.strip().partition(" ")
         spec = read_spec(self.folder / f"{where}.json")
-        found = {
-            job: result for job in spec.jobs if (result := self.results.find(job, source_sha256(job.config, None)))
-        }
+        found = {job: result for job in spec.jobs if (result := self.results.find(job, source_sha256(job, None)))}
         if quantity == "facts":
             return facts(spec, found)
         quantity, _, base = quantity.partition(" over ")

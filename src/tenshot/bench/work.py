@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,8 @@ from tenshot import loop
 from tenshot.bench import machine
 from tenshot.bench.claims import claimed
 from tenshot.bench.results import write_result
-from tenshot.bench.specs import Job, source_sha256
+from tenshot.bench.sources import source_name, source_sha256
+from tenshot.bench.specs import Job
 from tenshot.data import ImageSet, load_images
 from tenshot.devices import find_device
 from tenshot.errors import TenshotError
@@ -42,7 +43,7 @@ class Places:
 
     def name(self, job: Job) -> str:
         """Raises TenshotError if the job's source is nowhere."""
-        if (digest := source_sha256(job.config, self.data)) is None:
+        if (digest := source_sha256(job, self.data)) is None:
             raise TenshotError(f"the source {job.config.source} is neither embedded nor in {self.data}")
         return job.name(digest)
 
@@ -111,16 +112,18 @@ def _adapt(job: Job, places: Places, stop: threading.Event) -> None:
         return stop.is_set() and now.step < now.steps
 
     if newest:
-        loop.resume(run.path, watch=watch, intake=None if run.kept_shots else _shots(job))
+        loop.resume(run.path, watch=watch, intake=None if run.kept_shots else _shots(job, places))
     else:
         shutil.rmtree(run.path, ignore_errors=True)
-        loop.start(job.config, out=run.path, watch=watch, intake=_shots(job))
+        config = replace(job.config, source=source_name(job, places.data))
+        loop.start(config, out=run.path, watch=watch, intake=_shots(job, places))
     _note(job, places, {"peak_mb": machine.peak_mb()})
 
 
-def _shots(job: Job) -> ImageSet:
+def _shots(job: Job, places: Places) -> ImageSet:
     """Raises TenshotError if there are fewer than the job asks for."""
-    found = load_images(job.config.shots, load_model(job.config.source).resolution, limit=job.first or None)
+    resolution = load_model(source_name(job, places.data)).resolution
+    found = load_images(job.config.shots, resolution, limit=job.first or None)
     if job.first > len(found):
         raise TenshotError(f"{job.config.shots} has {len(found)} usable images, not the {job.first} that are asked for")
     return found
@@ -157,7 +160,7 @@ def _score(job: Job, places: Places, stop: threading.Event) -> dict[str, Any]:
         if stop.is_set():
             raise loop.Stopped(f"{run.path} was stopped while it was scored")
 
-    shots, features = run.kept_shots or _shots(job), places.work / "features"
+    shots, features = run.kept_shots or _shots(job, places), places.work / "features"
     found = evaluate(
         run.path,
         real=job.held_out,
@@ -196,7 +199,7 @@ def _score(job: Job, places: Places, stop: threading.Event) -> dict[str, Any]:
         "parts": [note["from"] for note in notes if "from" in note],
         **next((note["where"] for note in reversed(notes) if "where" in note), _where(job)),
         "sha256": {
-            "source": source_sha256(job.config, places.data),
+            "source": source_sha256(job, places.data),
             "shots": found["shots"]["sha256"],
             "held_out": found["real"]["sha256"],
             "model": found["model"]["sha256"],

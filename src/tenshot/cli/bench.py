@@ -18,7 +18,8 @@ from tyro.conf import Positional, arg
 
 from tenshot.bench.processes import Processes
 from tenshot.bench.results import Results
-from tenshot.bench.specs import Job, all_jobs, read_spec, selected, source_sha256
+from tenshot.bench.sources import source_name, source_sha256
+from tenshot.bench.specs import Job, all_jobs, read_spec, selected
 from tenshot.bench.spread import Pool, State, spread
 from tenshot.bench.tables import Shelf, is_marked, read_page
 from tenshot.bench.work import Outcome, Places
@@ -92,6 +93,9 @@ def run(arguments: list[str]) -> int:
     _tell_lacking(console, jobs, places, results)
     if flags.dry_run:
         return _list(console, jobs, places, results)
+    for job in jobs:
+        if results.find(job, source_sha256(job, places.data)) is None:
+            source_name(job, places.data)  # before hours of work: is it there, and the one that is meant?
     for folder in (places.work, places.results):
         make_folder(folder)
     pool = _pool(flags, places)
@@ -122,7 +126,7 @@ def _check_data(jobs: list[Job], data: Path) -> None:
 
 def _tell_lacking(console: Console, jobs: list[Job], places: Places, results: Results) -> None:
     """Results are written once: those from before a spec named another metric will never have it."""
-    lacking = [names for job in jobs if (names := results.lacking(job, source_sha256(job.config, places.data)))]
+    lacking = [names for job in jobs if (names := results.lacking(job, source_sha256(job, places.data)))]
     if lacking:
         what = ", ".join(dict.fromkeys(name for names in lacking for name in names))
         told = f"note: {len(lacking)} results lack {what} and stay as they are; move them away to have them run anew"
@@ -131,7 +135,7 @@ def _tell_lacking(console: Console, jobs: list[Job], places: Places, results: Re
 
 def _list(console: Console, jobs: list[Job], places: Places, results: Results) -> int:
     for job in jobs:
-        is_done = results.find(job, source_sha256(job.config, places.data)) is not None
+        is_done = results.find(job, source_sha256(job, places.data)) is not None
         console.print(f"{'done' if is_done else 'to do'}  {_shown(job)}", markup=False, soft_wrap=True)
     return 0
 
