@@ -1,5 +1,6 @@
 """Pretraining: a source is made by the very loop that adapts one, on many images instead of ten."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,8 +9,9 @@ from torch import Tensor
 
 from tenshot.errors import TenshotError
 from tenshot.methods.base import Batch, Context, Method, Phase, State
-from tenshot.nets import Discriminator
+from tenshot.nets import Discriminator, Generator
 from tenshot.pairs import Pairs, load_pairs
+from tenshot.reach import spread_
 from tenshot.settings import check_types, require
 
 
@@ -36,6 +38,9 @@ class Pretrain(Method):
     """Weight of the mean absolute difference of pixels, both in [-1, 1]."""
     pair_features: float = 2.0
     """Weight of the mean absolute difference of D's feature maps, each divided by its own mean size."""
+    spread: float = 1.0
+    """How many times as much styles vary with the latent from the first step on as in the source: images that are more
+    varied and worse, which training makes believable again."""
 
     def __post_init__(self) -> None:
         check_types(self, self.name)
@@ -43,10 +48,14 @@ class Pretrain(Method):
         require(self, self.name, "pair_truncation", 0 < self.pair_truncation <= 1, "above 0 and at most 1")
         require(self, self.name, "pair_l1", self.pair_l1 >= 0, "at least 0")
         require(self, self.name, "pair_features", self.pair_features >= 0, "at least 0")
+        require(self, self.name, "spread", 0 < self.spread < math.inf, "above 0")
 
     def idle(self) -> dict[str, str]:
         names = ("pair_truncation", "pair_batch", "pair_l1", "pair_features")
         return {} if self.pairs else dict.fromkeys(names, "--pretrain.pairs")
+
+    def prepare(self, generator: Generator, discriminator: Discriminator) -> None:
+        spread_(generator, {block: self.spread for block in generator.blocks() if block != "style"})
 
     def digest(self, resolution: int) -> str | None:
         return load_pairs(self.pairs, resolution, self.pair_truncation).digest if self.pairs else None
