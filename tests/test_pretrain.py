@@ -165,10 +165,10 @@ def test_without_pairs_it_takes_the_steps_of_fine_tuning():
     assert [run_step(one, step) for step in range(3)] == [run_step(other, step) for step in range(3)]
 
 
-def test_the_pairs_terms_are_l1_and_the_distance_of_ds_features(monkeypatch):
+def test_the_pairs_terms_are_l1_at_the_images_size_and_below_and_the_distance_of_ds_features(monkeypatch):
     pairs = Pairs(tiny_shots(3), torch.randn(3, LATENT, generator=torch.Generator().manual_seed(3)))
     monkeypatch.setattr("tenshot.methods.pretrain.load_pairs", lambda *_: pairs)
-    run = begun(Pretrain(pairs="p", pair_batch=3, pair_l1=2.0, pair_features=0.5))
+    run = begun(Pretrain(pairs="p", pair_batch=3, pair_l1=2.0, pair_coarse=3.0, pair_features=0.5))
     rng, model = torch.Generator().manual_seed(1), tiny_model()
     told = run.method.extra_losses("g", context_of(run, 0), {}, Batch(None, None, torch.Generator().manual_seed(1)))
     chosen = torch.randint(3, (3,), generator=rng)
@@ -177,6 +177,8 @@ def test_the_pairs_terms_are_l1_and_the_distance_of_ds_features(monkeypatch):
     a, b = (dict(model.discriminator.maps(images)) for images in (made, wanted))
     apart = [(a[name] - b[name]).abs().mean() / b[name].abs().mean() for name in ("convs.0", "convs.1", "convs.2")]
     assert told["pair_l1"].item() == pytest.approx(2 * (made - wanted).abs().mean().item(), rel=1e-5)
+    small = [x.unflatten(3, (8, 2)).unflatten(2, (8, 2)).mean((3, 5)) for x in (made, wanted)]  # 16 px to 8, the least
+    assert told["pair_coarse"].item() == pytest.approx(3 * (small[0] - small[1]).abs().mean().item(), rel=1e-5)
     assert told["pair_features"].item() == pytest.approx(0.5 * sum(apart).item() / 3, rel=1e-5)
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tenshot.distil import halved, pyramid_distance
 from tenshot.errors import TenshotError
 from tenshot.methods.base import Batch, Context, Method, Phase, State
 from tenshot.nets import Discriminator, Generator
@@ -36,6 +37,9 @@ class Pretrain(Method):
     """Pairs a step."""
     pair_l1: float = 2.0
     """Weight of the mean absolute difference of pixels, both in [-1, 1]."""
+    pair_coarse: float = 0.0
+    """Weight of the mean absolute differences at half the size, a quarter and so on down to 8 pixels, summed: what is
+    where, and of what colour; grain is left to D."""
     pair_features: float = 2.0
     """Weight of the mean absolute difference of D's feature maps, each divided by its own mean size."""
     spread: float = 1.0
@@ -47,11 +51,12 @@ class Pretrain(Method):
         require(self, self.name, "pair_batch", self.pair_batch >= 1, "at least 1")
         require(self, self.name, "pair_truncation", 0 < self.pair_truncation <= 1, "above 0 and at most 1")
         require(self, self.name, "pair_l1", self.pair_l1 >= 0, "at least 0")
+        require(self, self.name, "pair_coarse", self.pair_coarse >= 0, "at least 0")
         require(self, self.name, "pair_features", self.pair_features >= 0, "at least 0")
         require(self, self.name, "spread", 0 < self.spread < math.inf, "above 0")
 
     def idle(self) -> dict[str, str]:
-        names = ("pair_truncation", "pair_batch", "pair_l1", "pair_features")
+        names = ("pair_truncation", "pair_batch", "pair_l1", "pair_coarse", "pair_features")
         return {} if self.pairs else dict.fromkeys(names, "--pretrain.pairs")
 
     def prepare(self, generator: Generator, discriminator: Discriminator) -> None:
@@ -76,10 +81,12 @@ class Pretrain(Method):
         wanted = pairs.images[chosen].to(device).float() / 127.5 - 1
         ws = generator.spread(pairs.ws[chosen].to(device))
         made = generator.synthesise(ws, generator.draw_noise(len(chosen), batch.rng))
-        return {
-            "pair_l1": self.pair_l1 * (made - wanted).abs().mean(),
-            "pair_features": self.pair_features * self._feature_distance(made, wanted, context),
+        distances = {
+            "pair_l1": (self.pair_l1, lambda: (made - wanted).abs().mean()),
+            "pair_coarse": (self.pair_coarse, lambda: pyramid_distance(halved(made), halved(wanted))),
+            "pair_features": (self.pair_features, lambda: self._feature_distance(made, wanted, context)),
         }
+        return {name: weight * distance() for name, (weight, distance) in distances.items() if weight}
 
     def _load(self, context: Context) -> Pairs:
         return load_pairs(self.pairs, context.nets.generator.spec.resolution, self.pair_truncation)
