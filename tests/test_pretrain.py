@@ -20,7 +20,6 @@ from tenshot.methods.pretrain import Pretrain
 from tenshot.models import load_model, save_model, scratch
 from tenshot.nets import channel_plan
 from tenshot.pairs import Pairs, load_pairs
-from tenshot.randomness import generator_for
 from tenshot.sampling import generate_images
 from tenshot.step import run_step
 from tiny import tiny_model, tiny_shots
@@ -198,20 +197,9 @@ def test_latents_of_another_size_are_refused_before_the_first_step(pairs):
         begun(Pretrain(pairs=str(folder)))
 
 
-def test_spread_multiplies_how_far_styles_are_from_those_of_the_mean_latent_once(tmp_path, shots):
-    source, run = tiny_model().generator, begun(Pretrain(spread=1.5))
-    rng = torch.Generator().manual_seed(1)
-    w, mean = source.map(torch.randn(4, LATENT, generator=rng)), source.mean_latent(generator_for(0, "latent_avg"))
-    for network in (run.nets.generator, run.nets.ema):
-        for name in ("conv1.conv.modulation", "convs.2.conv.modulation", "to_rgbs.1.conv.modulation"):
-            before, after = source.get_submodule(name), network.get_submodule(name)
-            wanted = before(mean) + 1.5 * (before(w) - before(mean))
-            torch.testing.assert_close(after(w), wanted, atol=1e-5, rtol=0)
-    config = RunConfig(str(shots), source="scratch-16-256-32", method=Pretrain(spread=1.5), steps=4, batch=2)
-    whole = loop.start(config, out=tmp_path / "whole")
-    with pytest.raises(loop.Stopped):
-        loop.start(config, out=tmp_path / "halved", watch=lambda now: now.step == 2)
-    assert torch.equal(generate_images(loop.resume(tmp_path / "halved"), range(3)), generate_images(whole, range(3)))
+def test_pairs_of_no_weight_are_refused():
+    with pytest.raises(TenshotError, match=r"pair-l1 is 0\.0: it must be above 0, or another weight of the pairs"):
+        Pretrain(pairs="p", pair_l1=0.0, pair_features=0.0)
 
 
 def test_a_source_from_scratch_is_the_same_every_time_and_of_the_plan_its_name_says():

@@ -90,7 +90,7 @@ def extend(
         for name in names if everywhere[block] != 1.0 else ():
             begun, here = source.get_parameter(name), result.get_parameter(name)
             here.copy_(begun + everywhere[block] * (here - begun))
-    spread_(result, {block: spread * max(1.0, place) for block, place in reaches.items()})
+    _spread_(result, {block: spread * max(1.0, place) for block, place in reaches.items()})
     for group in groups:
         pruned = fates[group.name] == Fate.PRUNE
         for piece in group.slices if pruned.any() else ():
@@ -99,10 +99,8 @@ def extend(
     return result
 
 
-@torch.no_grad()
-def spread_(generator: Generator, factors: Mapping[str, float]) -> None:
-    """Multiply how far each block's styles are from those of the mean latent, by the block's factor. Folded into the
-    modulations; in place."""
+def _spread_(generator: Generator, factors: Mapping[str, float]) -> None:
+    """Multiply how far each block's styles are from those of the mean latent, by the block's factor."""
     if all(factor == 1.0 for factor in factors.values()):
         return
     mean, blocks = generator.mean_latent(generator_for(0, "latent_avg")), generator.blocks()

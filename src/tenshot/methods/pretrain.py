@@ -1,6 +1,5 @@
 """Pretraining: a source is made by the very loop that adapts one, on many images instead of ten."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,9 +9,8 @@ from torch import Tensor
 from tenshot.distil import halved, pyramid_distance
 from tenshot.errors import TenshotError
 from tenshot.methods.base import Batch, Context, Method, Phase, State
-from tenshot.nets import Discriminator, Generator
+from tenshot.nets import Discriminator
 from tenshot.pairs import Pairs, load_pairs
-from tenshot.reach import spread_
 from tenshot.settings import check_types, require
 
 
@@ -42,9 +40,6 @@ class Pretrain(Method):
     where, and of what colour; grain is left to D."""
     pair_features: float = 2.0
     """Weight of the mean absolute difference of D's feature maps, each divided by its own mean size."""
-    spread: float = 1.0
-    """How many times as much styles vary with the latent from the first step on as in the source: images that are more
-    varied and worse, which training makes believable again."""
 
     def __post_init__(self) -> None:
         check_types(self, self.name)
@@ -53,14 +48,12 @@ class Pretrain(Method):
         require(self, self.name, "pair_l1", self.pair_l1 >= 0, "at least 0")
         require(self, self.name, "pair_coarse", self.pair_coarse >= 0, "at least 0")
         require(self, self.name, "pair_features", self.pair_features >= 0, "at least 0")
-        require(self, self.name, "spread", 0 < self.spread < math.inf, "above 0")
+        weights = self.pair_l1, self.pair_coarse, self.pair_features
+        require(self, self.name, "pair_l1", not self.pairs or any(weights), "above 0, or another weight of the pairs")
 
     def idle(self) -> dict[str, str]:
         names = ("pair_truncation", "pair_batch", "pair_l1", "pair_coarse", "pair_features")
         return {} if self.pairs else dict.fromkeys(names, "--pretrain.pairs")
-
-    def prepare(self, generator: Generator, discriminator: Discriminator) -> None:
-        spread_(generator, {block: self.spread for block in generator.blocks() if block != "style"})
 
     def digest(self, resolution: int) -> str | None:
         return load_pairs(self.pairs, resolution, self.pair_truncation).digest if self.pairs else None
