@@ -32,12 +32,8 @@ def main() -> None:
     options = parser.parse_args()
     out, end = options.out, options.start + options.count
     mapping, synthesis = networks()
-    mean = latents(mapping, _SEED_OF_MEAN).mean(0, keepdims=True)
-    out.mkdir(parents=True, exist_ok=True)
-    np.save(out / "w_mean.npy", mean)
     for block in range(options.start, end, BLOCK):
-        w = mean + TRUNCATION * (latents(mapping, _SEED_OF_FIRST_BLOCK + block) - mean)
-        np.save(out / f"w_{block:06d}.npy", w.astype(np.float16))
+        w = block_of_latents(mapping, out, block)
         for number in range(max(block, options.start + options.skip), min(block + BLOCK, end)):
             path = out / "img" / f"{number // 1000:02d}" / f"{number:06d}.jpg"
             if not path.exists():
@@ -45,14 +41,18 @@ def main() -> None:
                 face(synthesis, w[number - block]).save(path, quality=95)
 
 
-def networks():
-    """The mapping network for a block of latents, and the synthesis network for one."""
+def weights() -> Path:
+    """The folder with the networks of random-face."""
     spec = find_spec("random_face")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("random-face is not installed: pip install --no-deps random-face")
-    weights = Path(spec.submodule_search_locations[0]) / "data"
-    core = openvino.Core()
-    mapping, synthesis = (core.read_model(weights / f"{name}Network.xml") for name in ("Mapping", "Synthesis"))
+    return Path(spec.submodule_search_locations[0]) / "data"
+
+
+def networks():
+    """The mapping network for a block of latents, and the synthesis network for one."""
+    core, folder = openvino.Core(), weights()
+    mapping, synthesis = (core.read_model(folder / f"{name}Network.xml") for name in ("Mapping", "Synthesis"))
     mapping.reshape([BLOCK, 512])
     return core.compile_model(mapping, "CPU", EXACT), core.compile_model(synthesis, "CPU", EXACT)
 
@@ -60,6 +60,16 @@ def networks():
 def latents(mapping, seed: int) -> np.ndarray:
     """A block of them, float32 `[4096, 512]`, not truncated."""
     return mapping([np.random.default_rng(seed).standard_normal((BLOCK, 512)).astype(np.float32)])[0]
+
+
+def block_of_latents(mapping, out: Path, block: int) -> np.ndarray:
+    """Truncated, float32 `[4096, 512]`; written to `out` as float16, beside their mean."""
+    mean = latents(mapping, _SEED_OF_MEAN).mean(0, keepdims=True)
+    w = mean + TRUNCATION * (latents(mapping, _SEED_OF_FIRST_BLOCK + block) - mean)
+    out.mkdir(parents=True, exist_ok=True)
+    np.save(out / "w_mean.npy", mean)
+    np.save(out / f"w_{block:06d}.npy", w.astype(np.float16))
+    return w
 
 
 def face(synthesis, w: np.ndarray) -> Image.Image:
