@@ -60,6 +60,11 @@ def test_saving_twice_gives_the_same_bytes(tmp_path, tiny_model, tiny_source):
     assert file_digest(tmp_path / "again.safetensors") == file_digest(tiny_source)
 
 
+def test_a_place_given_as_text_is_as_good_as_a_path(tmp_path, tiny_source):
+    save_model(f"{tmp_path}/again.safetensors", load_model(str(tiny_source)))
+    assert (tmp_path / "again.safetensors").read_bytes() == tiny_source.read_bytes()
+
+
 def test_a_digest_is_sha256(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -158,7 +158,7 @@ def check_pair(model: Model, where: str) -> Model:
     return model
 
 
-def save_model(path: Path, model: Model, *, dtype: torch.dtype = torch.float32) -> None:
+def save_model(path: str | Path, model: Model, *, dtype: torch.dtype = torch.float32) -> None:
     """Write a model file, all of it or nothing. float16 halves its size, rounded as in `tenshot.rounding`.
 
     Raises TenshotError.
@@ -173,7 +173,7 @@ def save_model(path: Path, model: Model, *, dtype: torch.dtype = torch.float32) 
                 tensors[f"{key}.{name}"] = stored
                 if not torch.isfinite(stored).all():
                     raise TenshotError(f"cannot write {path}: {key}.{name} {_not_finite(tensor, dtype)}")
-    write_tensors(path, tensors, header)
+    write_tensors(Path(path), tensors, header)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
