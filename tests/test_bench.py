@@ -207,7 +207,7 @@ class TestSpecs:
     @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
     def test_every_spec_of_the_repository_names_runs_and_no_place_of_a_machine(self, path):
         spec = read_spec(path)
-        assert len({job.subject for job in spec.jobs}) == len(spec.jobs)
+        assert len({(job.subject, job.source_sha256) for job in spec.jobs}) == len(spec.jobs)
         assert not any(Path(p).is_absolute() for job in spec.jobs for p in (job.config.shots, job.held_out))
 
 
