@@ -102,7 +102,7 @@ def learn(faces: str, path: Path, minutes: float) -> None:
         rate = RATE * min(1, (step + 1) / 50) * min(1, (1 - done) / (1 - _START_OF_FALL) + 0.02)
         optimiser.param_groups[0]["lr"] = rate
         chosen = seen[torch.randint(len(seen), (BATCH,))]
-        loss = sum(_distances(_draw(head, features[chosen], pairs.ws[chosen]), _wanted(pairs, chosen)))
+        loss = torch.stack(_distances(_draw(head, features[chosen], pairs.ws[chosen]), _wanted(pairs, chosen))).sum()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
