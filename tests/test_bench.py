@@ -550,6 +550,9 @@ class TestTables:
             text = Shelf(there, Results(there / "results")).render(f"spec {name}")
             assert ("| runs | 2 of 2 |" if name == "facts" else "finetune") in text
         assert Shelf(there, Results(there / "results")).render("spec fd_efflite_2k of finetune") == "*No pairs yet.*"
+        (there / "empty").mkdir()
+        assert "| runs | 0 of 2 |" in Shelf(there, Results(there / "results")).render("spec facts in empty")
+        assert "| runs | 2 of 2 |" in Shelf(there, Results(there / "empty")).render("spec facts in results")
 
     @pytest.mark.parametrize(
         "name",
@@ -559,6 +562,7 @@ class TestTables:
             "spec fd_efflite_2k over nobody",
             "spec fd_efflite_2k of nobody",
             "nowhere x",
+            "spec facts in nowhere",
         ],
     )
     def test_a_marker_for_what_there_is_not_is_told(self, there, name):

@@ -7,9 +7,11 @@
 <!-- bench:table peak_mb -->                  also best METRIC where runs were scored on their way
 <!-- bench:table seconds -->                  the shortest training of each variant
 <!-- bench:table facts -->                    versions, machines, commits
+<!-- bench:table facts in results-b -->       any of these of the results in another folder beside the specs
 <!-- /bench -->
 """
 
+import functools
 import math
 import re
 from collections import Counter
@@ -43,8 +45,10 @@ class Shelf:
     def render(self, name: str) -> str:
         """The Markdown that belongs between the markers of a name. Raises TenshotError for what there is not."""
         where, _, quantity = name.strip().partition(" ")
+        quantity, _, beside = quantity.partition(" in ")
         spec = read_spec(self.folder / f"{where}.json")
-        found = {job: result for job in spec.jobs if (result := self.results.find(job, source_sha256(job, None)))}
+        results = results_in(self.folder / beside) if beside else self.results
+        found = {job: result for job in spec.jobs if (result := results.find(job, source_sha256(job, None)))}
         if quantity == "facts":
             return facts(spec, found)
         quantity, _, base = quantity.partition(" over ")
@@ -68,6 +72,14 @@ class Shelf:
         """A page with all its marked places written anew."""
 
         return fill_places(text, self.render)
+
+
+@functools.lru_cache(maxsize=8)
+def results_in(folder: Path) -> Results:
+    """The results of a folder, as they are when first read. Raises TenshotError where there is no such folder."""
+    if not folder.is_dir():
+        raise TenshotError(f"there is no folder {folder}: after ` in ` stands one beside the specs")
+    return Results(folder)
 
 
 def fill_places(text: str, render: Callable[[str], str]) -> str:
