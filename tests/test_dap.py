@@ -152,13 +152,14 @@ def test_a_filter_that_trains_again_takes_a_step_of_ordinary_size():
     group, indices = next(filters_of(run, "generator", Fate.PRESERVE))
     run.state[f"generator/{group.name}/importance"][indices] = 1e-3  # so the next decision tunes them
     weight = run.nets.generator.get_parameter(group.slices[0].parameter)
+    run.nets.optimiser_g.state[weight]["step"].fill_(1000)  # long enough for the bias correction to hide nothing
     steps(run, 5, first=10)
     assert (fates_of(run, "generator")[group.name][indices] == Fate.TUNE).any()
     tuned = indices[fates_of(run, "generator")[group.name][indices] == Fate.TUNE]
     before = weight.detach().clone()
     steps(run, 1, first=15)
     moved = (weight.detach() - before)[0, tuned].abs().max().item()
-    assert 0 < moved < 4 * run.config.lr  # without a second moment to start from: 1 / sqrt(1 - 0.992) = 11 times
+    assert 0 < moved < 7 * run.config.lr  # without a second moment to start from: 9 times
 
 
 def test_every_decision_is_recorded_with_each_layers_ratio_and_importances():

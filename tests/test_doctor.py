@@ -169,7 +169,7 @@ def test_more_threads_than_processors_are_warned_of(monkeypatch):
 def test_memory_is_what_the_system_tells_or_the_container_allows(monkeypatch, tmp_path):
     told, limit = tmp_path / "meminfo", tmp_path / "memory.max"
     monkeypatch.setattr(machine, "_MEMORY", told)
-    monkeypatch.setattr(machine, "_LIMITS", (limit,))
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
     assert machine.free_memory() is None and machine._memory().level == "ok"
     told.write_text("MemTotal:       16000000 kB\nMemAvailable:    8000000 kB\n")
     limit.write_text("max\n")
@@ -177,6 +177,8 @@ def test_memory_is_what_the_system_tells_or_the_container_allows(monkeypatch, tm
     limit.write_text(f"{2**30}\n")
     assert machine.free_memory() == 2**30
     assert machine._memory().level == "warning" and "1.0 GiB are free" in machine._memory().text
+    (tmp_path / "memory.current").write_text(f"{2**29}\n")
+    assert machine.free_memory() == 2**29
 
 
 def test_bfloat16_is_tried_and_amx_is_looked_up(monkeypatch, tmp_path):

@@ -195,7 +195,7 @@ def test_a_spoilt_penalty_leaves_out_one_of_two_updates_of_its_network(spoiling,
 @pytest.mark.parametrize("factor", [NAN, math.inf, -math.inf, 1e25])
 def test_a_gradient_is_bad_if_adams_second_moment_would_not_be_a_number(spoiling, factor):
     run = begun()
-    spoil_gradient(spoiling, run, "g", factor * (1 if math.isinf(factor) or math.isnan(factor) else 1e15))
+    spoil_gradient(spoiling, run, "g", factor)
     assert run_step(run, 1)["skipped"] == 1
     assert all(torch.isfinite(tensor).all() for name, tensor in snapshot(run).items() if name != "path_mean")
 

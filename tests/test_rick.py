@@ -143,7 +143,7 @@ def test_a_quantile_of_zero_prunes_nothing_and_one_of_a_hundred_preserves_nothin
         (Rick(), 1750, range(250, 1750, 50)),
         (Rick(warmup=0.111, decisions=40), 2250, range(250, 2250, 50)),
         (Rick(), 10, range(1, 10)),
-        (Rick(warmup=1.0), 10, ()),
+        (Rick(warmup=0.96), 10, [9]),
     ],
 )
 def test_decisions_fall_where_they_were_published_and_never_after_the_last_step(method, length, expected):

@@ -37,7 +37,8 @@ def restore(run: Adaptation, tensors: dict[str, Tensor]) -> None:
     expected, found = ({name: tensor.shape for name, tensor in s.items()} for s in (run.state, state))
     if expected != found:
         raise TenshotError(f"the checkpoint's state does not belong to the method {run.method.name} on these networks")
-    run.state = {name: tensor.to(run.state[name].device) for name, tensor in state.items()}
+    # into their memory layout, so that sums over them come out in the same order
+    run.state = {name: torch.empty_like(run.state[name]).copy_(tensor) for name, tensor in state.items()}
     for part, network in _networks(run.nets).items():
         prefix = f"{part}/"
         values = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -72,9 +72,9 @@ def _layers(adaptation: Adaptation) -> Iterator[tuple[str, str, str, str, str]]:
 
 
 def _seconds_a_step(adaptation: Adaptation) -> float:
-    """Mean over a few steps, from the middle of the run, where no method is still warming up; the one with R1's penalty
-    counts as often as it comes."""
-    every = adaptation.config.r1_every or 1
+    """Mean over a few steps, from the middle of the run, where no method is still warming up; where R1's penalty comes
+    too seldom for whole rounds of it, the step with it counts as often as it comes."""
+    every = max(1, adaptation.config.r1_every)
     first = every * (adaptation.config.steps // (2 * every))
     run_step(adaptation, first)  # takes memory that later ones have
 
@@ -84,6 +84,9 @@ def _seconds_a_step(adaptation: Adaptation) -> float:
             run_step(adaptation, step)
         return time.perf_counter() - started
 
+    if every <= MEASURED_STEPS:
+        whole = MEASURED_STEPS // every * every
+        return timed(range(first, first + whole)) / whole
     usual = timed(range(first + 1, first + 1 + MEASURED_STEPS)) / MEASURED_STEPS
     return usual + (timed([first]) - usual) / every
 

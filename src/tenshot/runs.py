@@ -233,7 +233,7 @@ class RunDir:
             return []
         try:
             return [json.loads(line) for line in _lines(path)]
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise TenshotError(f"{path} is damaged ({error}): delete it, it only keeps a record") from error
 
     def rewind(self, step: int, returns: int = 0) -> None:

@@ -20,6 +20,7 @@ from tenshot.files import check_writable, write_atomically
 from tenshot.metrics import METRICS, OFFLINE, evaluate
 from tenshot.metrics.neighbours import PRDC_PARTS
 from tenshot.metrics.protocol import choose
+from tenshot.output import printable
 from tenshot.targets import check_numbers
 
 _NAMES = (
@@ -111,7 +112,10 @@ def table_of(found: dict[str, Any]) -> Table:
     model = found["model"]
     name = model.get("name") or model.get("path") or "model"
     table = Table(
-        title=Text(f"{name}, {model['resolution']} px"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False
+        title=Text(printable(f"{name}, {model['resolution']} px")),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
     )
     table.add_column("metric", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)

@@ -120,9 +120,10 @@ def run(arguments: list[str]) -> int:
             found = _cut(model, cut, flags, watch)
         card = {**model.card, "exported": {"from": source_digest(flags.model), "tenshot": __version__}}
         small = Model(found.small if found else model.generator, None, card)
-        for stale in _proofs(flags, out):  # of the file that is replaced
-            stale.unlink(missing_ok=True)
+        replaces = out.exists()
         lines = FORMATS[flags.format](small, flags, out)
+        if replaces:  # what was proven of the former file is not of this one
+            cut_proof_path(out).unlink(missing_ok=True)
         if found:
             name = model.card.get("name") or flags.model
             proof = prove(found, str(name), out, flags.dtype, latents=flags.latents, watch=watch)

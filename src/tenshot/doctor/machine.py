@@ -21,7 +21,9 @@ ENOUGH = 1.5
 """GiB. A run of the embedded source at batch 4 takes 1."""
 
 _MEMORY = Path("/proc/meminfo")
-_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_CGROUP = Path("/sys/fs/cgroup")
+_LIMITS = {"memory.max": "memory.current", "memory/memory.limit_in_bytes": "memory/memory.usage_in_bytes"}
+"""A container's limit and what is used of it, versions 2 and 1."""
 _PROCESSOR = Path("/proc/cpuinfo")
 _DECODERS = {"zlib": "PNG", "jpg": "JPEG", "webp": "WebP"}
 
@@ -55,7 +57,11 @@ def _memory() -> Finding:
 
 def free_memory() -> int | None:
     """Bytes a process can get, as far as the system or its container's limit tells; None where they do not."""
-    found = [int(value) for path in _LIMITS if (value := _text(path).strip()).isdecimal()]
+    found = []
+    for limit, usage in _LIMITS.items():
+        most, used = (_text(_CGROUP / name).strip() for name in (limit, usage))
+        if most.isdecimal():
+            found.append(max(0, int(most) - (int(used) if used.isdecimal() else 0)))
     if match := re.search(r"^MemAvailable: +(\d+) kB$", _text(_MEMORY), re.MULTILINE):
         found.append(1024 * int(match[1]))
     return min(found, default=None)

@@ -43,13 +43,14 @@ class Dap(Method):
     """gate: from the training step's own backward pass, every step. weight: squared gradients of single samples
     through the averaged networks, every `every` steps (RICK)."""
     beta: float = 0.98
-    """Memory of the tracked importance: each new estimate weighs 1 - beta."""
+    """Memory of the tracked importance: each new estimate weighs 1 - beta, one of many steps as
+    much as theirs together."""
     warmup: float = 0.15
     """Share of the run before the first decision."""
     settle: float = 0.6
     """Share of the run after which prune_mass no longer rises."""
     every: int = 20
-    """Steps between decisions; the first, after `warmup`, prunes nothing yet."""
+    """Steps between decisions; one at the very end of `warmup` prunes nothing yet."""
     prune_mass: float = 0.003
     """Share of a layer's importance that its pruned filters may carry together. 0 = prune nothing."""
     preserve_mass: float = 0.0

@@ -72,7 +72,7 @@ class Rick(Method):
         check_types(self, self.name)
         require(self, self.name, "fisher_samples", self.fisher_samples >= 1, "at least 1")
         require(self, self.name, "decisions", self.decisions >= 1, "at least 1")
-        require(self, self.name, "warmup", 0 <= self.warmup <= 1, "a share of the run, between 0 and 1")
+        require(self, self.name, "warmup", 0 <= self.warmup < 1, "a share of the run, at least 0 and below 1")
         require(self, self.name, "fisher_quantile", 0 <= self.fisher_quantile <= 100, "between 0 and 100")
         top = self.fisher_quantile
         require(self, self.name, "prune_quantile", 0 <= self.prune_quantile <= top, f"from 0 to fisher_quantile, {top}")
@@ -123,8 +123,9 @@ class Rick(Method):
                 self._decide(network, fisher, context, state)
 
     def warmup_steps(self, steps: int) -> int:
-        """Steps of the warm-up, at least one: the first decision comes before G's first step."""
-        return max(1, round(self.warmup * steps))
+        """Steps of the warm-up, at least one: the first decision comes before G's first step. Not all of them, or there
+        would be no such step."""
+        return max(1, min(round(self.warmup * steps), steps - 1))
 
     def decision_steps(self, steps: int) -> list[int]:
         """After how many steps of a run decisions are taken; never after the last, which would leave none to heal."""

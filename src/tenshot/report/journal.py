@@ -58,9 +58,12 @@ class History:
     layers: tuple[Layer, ...]
 
 
+LARGEST = 1e100
+
+
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether a JSON value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a JSON value is a finite number, of a size that sums of many stand."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def entries_in_order(entries: Iterable[Any]) -> list[dict[str, Any]]:

@@ -59,5 +59,5 @@ def first_tiles(sheet: Path, columns: int, gap: int, count: int) -> list[Image.I
             if rest or not gap < side <= opened.height + gap:
                 return []
             return [opened.crop((i * side, 0, (i + 1) * side - gap, side - gap)) for i in range(count)]
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # Pillow: "broken PNG file"
         return []

@@ -13,9 +13,9 @@ from tenshot.config import RunConfig, read_config
 from tenshot.data import load_images
 from tenshot.errors import TenshotError
 from tenshot.files import check_reachable
-from tenshot.models import Model, file_digest, find_model, load_model
+from tenshot.models import Model, load_model, source_digest
 from tenshot.output import printable
-from tenshot.report.journal import History, entries_in_order, failures, histories, metric_entries
+from tenshot.report.journal import History, entries_in_order, failures, histories, is_number, metric_entries
 from tenshot.report.likeness import Eye, Likeness, compare
 from tenshot.report.pictures import first_tiles
 from tenshot.runs import RunDir
@@ -63,7 +63,7 @@ class Subject:
     @property
     def seconds(self) -> float | None:
         """Of all steps together; None without a journal that says so."""
-        told = [entry["seconds"] for entry in self.stats if isinstance(entry.get("seconds"), int | float)]
+        told = [entry["seconds"] for entry in self.stats if is_number(entry.get("seconds"))]
         return sum(told) if told else None
 
 
@@ -137,7 +137,7 @@ def source_images(subject: Subject) -> Tensor | None:
     wanted = subject.card.get("source")
     wanted = wanted.get("sha256") if isinstance(wanted, dict) else None
     try:
-        if file_digest(find_model(subject.config.source)) != wanted:
+        if source_digest(subject.config.source) != wanted:
             subject.notes.append(f"The source {subject.config.source} is not the file the run started from.")
             return None
         return generate_images(load_model(subject.config.source), range(PAIRS))

@@ -6,10 +6,11 @@ from pathlib import PurePath
 from typing import Any
 
 from tenshot.config import RunConfig
+from tenshot.methods import Pretrain
 from tenshot.metrics import METRICS
 from tenshot.models import file_digest
 from tenshot.output import printable
-from tenshot.presets import PRESETS, preset_config
+from tenshot.presets import PRESETS, PRETRAINING, preset_config
 from tenshot.report.journal import pruned_filters
 from tenshot.report.subject import Subject
 
@@ -109,9 +110,11 @@ def last_metrics(subject: Subject) -> dict[str, float]:
 
 
 def settings(config: RunConfig) -> list[Setting]:
-    """Every setting, flattened to flags, with what `tenshot adapt --method NAME` sets by itself where it differs."""
+    """Every setting, flattened to flags, with what `tenshot adapt --method NAME` or `pretrain` sets by itself where it
+    differs."""
     name = config.method.name
-    usual = preset_config("", name) if name in PRESETS else RunConfig(shots="", method=type(config.method)())
+    begun = PRETRAINING if isinstance(config.method, Pretrain) else {}
+    usual = preset_config("", name) if name in PRESETS else RunConfig(shots="", method=type(config.method)(), **begun)
     defaults = _flat(json.loads(usual.to_json())) | {"--method": RunConfig(shots="").method.name}
     rows = []
     for flag, value in _flat(json.loads(config.to_json())).items():
