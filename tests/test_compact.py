@@ -421,6 +421,9 @@ class TestTheVerb:
     def test_the_proof_of_a_file_that_is_replaced_does_not_stay_beside_the_new_one(self, tmp_path, source, monkeypatch):
         how = ["export", source, "--compact", "--out", str(tmp_path / "c.safetensors"), "--latents", "1"]
         assert main(how) == 0 and (tmp_path / "c.proof.json").exists()
+        full = [a for a in how if a not in ("--compact", "--latents", "1")]
+        assert main([*full, "--overwrite"]) == 0 and not (tmp_path / "c.proof.json").exists()
+        assert main([*how, "--overwrite"]) == 0 and (tmp_path / "c.proof.json").exists()
         monkeypatch.setattr("tenshot.cli.export.prove", mock.Mock(side_effect=KeyboardInterrupt))
         assert main([*how, "--overwrite"]) == 130
         assert (tmp_path / "c.safetensors").exists() and not (tmp_path / "c.proof.json").exists()

@@ -224,6 +224,12 @@ def test_numbers_are_shown_with_as_many_digits_as_mean_something(result, cell):
     assert cli.shown(result) == cell
 
 
+def test_a_name_in_a_card_cannot_steer_the_terminal():
+    found = {"model": {"name": "\x1b]0;owned\x07\nsecond", "resolution": 64}, "metrics": {}}
+    title = str(cli.table_of(found).title)
+    assert not {"\x1b", "\x07", "\n"} & set(title) and "owned" in title
+
+
 def test_embedded_sources_can_be_named(monkeypatch):
     seen = []
     monkeypatch.setattr(evaluation, "score", lambda fakes, *_, **__: seen.append(next(iter(fakes))) or {})

@@ -20,12 +20,13 @@ from tenshot import loop
 from tenshot.__main__ import main
 from tenshot.config import RunConfig
 from tenshot.errors import TenshotError
-from tenshot.methods import Dap, Finetune
+from tenshot.methods import Dap, Finetune, Pretrain
 from tenshot.metrics import efflite
 from tenshot.models import load_model, save_model
-from tenshot.presets import preset_config
+from tenshot.presets import PRETRAINING, preset_config
 from tenshot.pruning import Guards
 from tenshot.report import comparison, likeness, pictures, words, write_report
+from tenshot.report.journal import is_number
 from tenshot.report.subject import read_run
 from tenshot.sampling import generate_images
 from tenshot.sheets import to_pillow
@@ -549,7 +550,24 @@ def test_without_webp_a_picture_is_a_png(monkeypatch):
 def test_a_picture_that_is_no_sheet_has_no_tiles(tmp_path):
     Image.new("RGB", (101, 50)).save(tmp_path / "odd.png")
     (tmp_path / "text.png").write_text("text")
-    assert [pictures.first_tiles(tmp_path / name, 6, 2, 5) for name in ("odd.png", "text.png", "none.png")] == [[]] * 3
+    Image.effect_noise((406, 406), 90).save(tmp_path / "torn.png")
+    torn = bytearray((tmp_path / "torn.png").read_bytes())
+    second = torn.index(b"IDAT", torn.index(b"IDAT") + 4)
+    torn[second : second + 4] = b"\0\0\0\0"  # Pillow calls it a SyntaxError
+    (tmp_path / "torn.png").write_bytes(torn)
+    names = ("odd.png", "text.png", "none.png", "torn.png")
+    assert [pictures.first_tiles(tmp_path / name, 6, 2, 5) for name in names] == [[]] * 4
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1" + "0" * 400, "1e308"])
+def test_what_no_run_would_write_is_no_number(value):
+    assert not is_number(json.loads(value)) and is_number(1e9)
+
+
+def test_what_pretrain_sets_by_itself_does_not_count_as_a_change():
+    config = RunConfig("faces", source="scratch-16-128-16-16-2", method=Pretrain(), **PRETRAINING)
+    differing = {setting.flag for setting in words.settings(config) if setting.default is not None}
+    assert differing == {"--method", "--source"}
 
 
 # Command line
