@@ -63,9 +63,8 @@ class Health:
 
     @property
     def is_well(self) -> bool:
-        """Whether the last update of every site was made: only then is a checkpoint worth going back to. An estimate of
-        Fisher information that was passed over spoils nothing, and the next one may be far away or never come."""
-        return not any(row.count for site, row in zip(SITES, self.rows, strict=True) if site != "fisher")
+        """Whether the last update of every site was made: only then is a checkpoint worth going back to."""
+        return not any(row.count for row in self.rows)
 
     @property
     def lr_scale(self) -> float:
