@@ -97,6 +97,14 @@ def test_an_unknown_name_lists_the_embedded_ones():
             load_model(name)
 
 
+@pytest.mark.parametrize("name", embedded_sources())
+def test_an_embedded_source_is_truncated_towards_the_mean_of_its_own_mapping_network(name):
+    generator = load_model(name).generator
+    w = generator.map(torch.randn(4096, generator.spec.latent_size, generator=torch.Generator().manual_seed(5)))
+    away = (w - w.mean(dim=0)).norm(dim=1).mean()
+    assert (generator.latent_avg - w.mean(dim=0)).norm() < 0.05 * away
+
+
 def test_the_embedded_faces_load_and_make_images():
     model = tenshot.load("faces64")
     assert model.resolution == 64 and model.discriminator is not None

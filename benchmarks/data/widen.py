@@ -3,8 +3,8 @@
     python widen.py SOURCE FACTOR OUT
 
 SOURCE: a model file. FACTOR: above 1 for more variety and less precision, as truncation below 1 is for the opposite.
-OUT: a model file in float16, its discriminator SOURCE's. It is the spread of DAP's results (docs/methods.md, step 9),
-without training.
+OUT: a model file in float16, its discriminator SOURCE's, its mean latent measured anew. It is the spread
+of DAP's results (docs/methods.md, step 9), without training.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import torch
 
 import tenshot
 from tenshot.reach import extend
+from tenshot.sampling import measure_latent_avg_
 
 
 def main() -> None:
@@ -26,6 +27,7 @@ def main() -> None:
     model = tenshot.load(options.source)
     still = dict.fromkeys(model.generator.blocks().keys() - {"style"}, 1.0)
     wide = extend(model.generator, model.generator, still, {}, [], spread=options.factor)
+    measure_latent_avg_(wide)  # a checkpoint's average still has the one of its source
     tenshot.save(options.out, replace(model, generator=wide), dtype=torch.float16)
 
 

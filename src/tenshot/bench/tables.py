@@ -11,7 +11,6 @@
 <!-- /bench -->
 """
 
-import functools
 import math
 import re
 from collections import Counter
@@ -74,9 +73,8 @@ class Shelf:
         return fill_places(text, self.render)
 
 
-@functools.lru_cache(maxsize=8)
 def results_in(folder: Path) -> Results:
-    """The results of a folder, as they are when first read. Raises TenshotError where there is no such folder."""
+    """The results of a folder. Raises TenshotError where there is no such folder."""
     if not folder.is_dir():
         raise TenshotError(f"there is no folder {folder}: after ` in ` stands one beside the specs")
     return Results(folder)

@@ -43,8 +43,8 @@ class Dap(Method):
     """gate: from the training step's own backward pass, every step. weight: squared gradients of single samples
     through the averaged networks, every `every` steps (RICK)."""
     beta: float = 0.98
-    """Memory of the tracked importance: each new estimate weighs 1 - beta, one of many steps as
-    much as theirs together."""
+    """Memory of the tracked importance: each new estimate weighs 1 - beta, or 1 - beta**every where `estimator`
+    is weight, which makes fewer."""
     warmup: float = 0.15
     """Share of the run before the first decision."""
     settle: float = 0.6
