@@ -67,7 +67,7 @@ def test_phases_are_taken_in_order_when_due_and_not_left_out_by_the_method(monke
 
 
 @MANY
-@given(st.integers(1, 3000), st.floats(0.0, 1.0), st.integers(1, 60))
+@given(st.integers(1, 3000), st.floats(0.0, 1.0, exclude_max=True), st.integers(1, 60))
 def test_ricks_decisions_begin_with_the_warm_ups_end_and_are_spread_evenly(length, warmup, decisions):
     method = Rick(warmup=warmup, decisions=decisions)
     taken = method.decision_steps(length)
