@@ -1,7 +1,9 @@
 """Augmentation keeps what it should and can be differentiated as often as R1 needs."""
 
+import pytest
 import torch
 
+from tenshot import augment
 from tenshot.augment import diffaug, flip
 from tenshot.randomness import generator_for
 
@@ -37,6 +39,22 @@ def test_diffaug_changes_the_share_of_images_it_is_told_to():
     unchanged = (diffaug(images, rng(), p=0.25) == images).all(dim=(1, 2, 3))
     assert 0.68 < unchanged.float().mean() < 0.82
     assert torch.equal(diffaug(images, rng(), p=0.0), images)
+
+
+def test_diffaugs_colours_have_the_ranges_of_the_paper(monkeypatch):
+    """Brightness moves the mean alone, contrast what is around it, saturation the channels around their own mean."""
+    monkeypatch.setattr(augment, "_translate", lambda images, *_: images)
+    monkeypatch.setattr(augment, "_cutout", lambda *_: torch.ones(()))
+    images = torch.rand(1, 3, 8, 8).expand(4000, -1, -1, -1) * 2 - 1
+    changed = diffaug(images, rng())
+    grey, grey_before = changed.mean(1, keepdim=True), images.mean(1, keepdim=True)
+    contrast = grey.std(dim=(1, 2, 3)) / grey_before.std(dim=(1, 2, 3))
+    colour = (changed - grey).std(dim=(1, 2, 3)) / (images - grey_before).std(dim=(1, 2, 3))
+    brightness = grey.mean(dim=(1, 2, 3)) - grey_before.mean(dim=(1, 2, 3))
+    for factor, low, high in ((brightness, -0.5, 0.5), (contrast, 0.5, 1.5), (colour / contrast, 0.0, 2.0)):
+        assert factor.min().item() == pytest.approx(low, abs=0.01)
+        assert factor.max().item() == pytest.approx(high, abs=0.01)
+        assert factor.mean().item() == pytest.approx((low + high) / 2, abs=0.05)
 
 
 def test_every_image_is_augmented_by_itself():

@@ -660,5 +660,10 @@ def test_a_setting_that_would_change_nothing_is_refused(capsys, given, needs):
 
 
 def test_a_preset_may_set_what_a_flag_then_makes_idle(capsys):
-    assert main(["adapt", "nowhere", "--method", "ada", "--augment", "flip"]) == 1
+    assert main(["adapt", "nowhere", "--dap.reach", "0"]) == 1
     assert "nowhere" in one_sentence(capsys)
+
+
+def test_ada_without_its_augmentation_is_refused_as_the_fine_tuning_it_would_be(capsys):
+    assert main(["adapt", "nowhere", "--method", "ada", "--augment", "flip"]) == 1
+    assert "--augment flip takes from --method ada all that it adds" in one_sentence(capsys)

@@ -167,6 +167,7 @@ def test_a_spoilt_phase_changes_nothing_is_counted_and_the_run_goes_on(spoiling,
             assert not [name for name in moved if name.startswith((f"{part}/", f"adam/{part}/", f"state/{part}/"))]
         assert not ({"d"} & skipped and {"ada"} & moved)
         assert not ({"g"} & skipped and [name for name in moved if name.startswith("ema/")])
+        assert not ({"d", "r1"} & skipped and [name for name in moved if name.startswith("discriminator_ema/")])
     for name, kept in (("path", "path_mean"), ("d", "ada")):
         assert name not in skipped or kept not in moved
     for other in {"d", "g"} - skipped:

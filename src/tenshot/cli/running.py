@@ -15,7 +15,7 @@ from tenshot.config import RunConfig
 from tenshot.data import intake_table, load_images
 from tenshot.errors import TenshotError
 from tenshot.interrupts import Interrupts
-from tenshot.methods import KNOWN, Dap, Method, Pretrain
+from tenshot.methods import KNOWN, Ada, Dap, Method, Pretrain
 from tenshot.models import load_model
 from tenshot.progress import ProgressLine
 from tenshot.runs import RunDir
@@ -74,6 +74,11 @@ def _check_used(arguments: list[str], config: RunConfig) -> None:
     for name, needs in config.idle().items():
         if f"--{name}" in given:
             raise TenshotError(f"--{name} changes nothing without {needs}: leave it out, or give that too")
+    if isinstance(config.method, Ada) and config.augment != "ada":
+        raise TenshotError(
+            f"--augment {config.augment} takes from --method ada all that it adds to fine-tuning: leave it out, or say "
+            "--method finetune"
+        )
 
 
 def _check_owner(arguments: list[str], method: str) -> None:
