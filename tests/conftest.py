@@ -8,7 +8,10 @@ from PIL import Image
 import tiny
 from tenshot.models import Model, save_model
 
-settings.register_profile("tenshot", deadline=None)  # another program on the machine is no fault
+# The same examples in every run, so that a change is not refused for another's fault; `explore` draws new ones. No
+# deadline: another program on the machine is no fault.
+settings.register_profile("tenshot", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None)
 settings.load_profile("tenshot")
 
 
