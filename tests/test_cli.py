@@ -659,6 +659,46 @@ def test_a_setting_that_would_change_nothing_is_refused(capsys, given, needs):
     assert f"changes nothing without {needs}: leave it out, or give that too" in one_sentence(capsys)
 
 
+def test_a_runs_folder_is_no_folder_of_images(tmp_path, adapt, capsys):
+    assert adapt() == 0
+    for place in (tmp_path / "run", tmp_path):
+        capsys.readouterr()
+        assert main(["adapt", str(place), "--out", str(tmp_path / "second")]) == 1
+        said = one_sentence(capsys)
+        assert "is a run's folder" in said and f"--resume {tmp_path / 'run'}" in said
+        assert not (tmp_path / "second").exists()
+
+
+def test_a_dry_run_tells_the_folder_or_why_the_run_would_be_refused(tmp_path, adapt, capsys):
+    assert adapt("--dry-run") == 0
+    assert f"the run's folder: {tmp_path / 'run'}" in " ".join(capsys.readouterr().out.split("\n"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/mine.txt").write_text("kept")
+    assert adapt("--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "as things are the run is refused" in said and "is a folder with other things in it" in said
+
+
+def test_an_empty_out_is_refused_and_not_taken_for_the_default(adapt, capsys):
+    assert adapt("--out", "") == 1
+    assert "--out is empty: name a folder, or leave it out" in one_sentence(capsys)
+
+
+def test_a_file_of_some_settings_needs_no_images_in_it(tmp_path, capsys):
+    path = tmp_path / "some.json"
+    path.write_text('{"steps": 3}')
+    assert adapt_verb._starting_point(["--config", str(path)]).steps == 3
+    path.write_text('{"steps": "x"}')
+    assert main(["adapt", "images", "--config", str(path)]) == 1
+    assert "--steps is 'x'" in one_sentence(capsys)
+
+
+def test_what_resume_says_to_type_can_be_typed(tmp_path, capsys):
+    run = tmp_path / "a & b"
+    assert main(["adapt", "--resume", str(run), "--steps", "3"]) == 1
+    assert f"--config '{run / 'config.json'}'" in one_sentence(capsys)
+
+
 def test_a_preset_may_set_what_a_flag_then_makes_idle(capsys):
     assert main(["adapt", "nowhere", "--dap.reach", "0"]) == 1
     assert "nowhere" in one_sentence(capsys)

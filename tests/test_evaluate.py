@@ -201,6 +201,16 @@ class TestVerb:
         assert real.startswith("failed: fd_efflite_500 compares with held-out images") and "--real" in real
         assert shots.startswith("failed: intra_dist_200 needs the training images") and "--shots" in shots
 
+    def test_by_default_what_has_its_images_is_measured_and_the_rest_is_named(self, tiny_source, shots, capsys):
+        assert main(["evaluate", str(tiny_source), "--shots", str(shots)]) == 0
+        said = capsys.readouterr().out
+        assert "failed" not in said and "intra_dist_1k" in said
+        assert "note: left out: fd_efflite_2k, kd_efflite_2k, prdc_2k, copy_rate_1k, which need held-out" in said
+
+    def test_a_model_without_any_images_to_judge_it_by_is_told_before_any_work(self, tiny_source, capsys):
+        assert main(["evaluate", str(tiny_source)]) == 1
+        assert "there is nothing to measure" in capsys.readouterr().err and not Colours.seen
+
     def test_a_folder_as_the_output_is_refused(self, tmp_path):
         (tmp_path / "x.json").mkdir()
         with pytest.raises(TenshotError, match="which is a folder"):

@@ -164,6 +164,13 @@ def test_damaged_and_foreign_files_are_refused(tiny_source, spoil, sentence):
         load_model(tiny_source)
 
 
+def test_a_runs_checkpoint_is_told_as_one_and_not_as_a_damaged_model(tmp_path, tiny_source, shots):
+    tenshot.adapt(shots, source=tiny_source, out=tmp_path / "run", steps=1, batch=1, checkpoint_every=1)
+    checkpoint = tmp_path / "run/checkpoints/000001.safetensors"
+    with pytest.raises(TenshotError, match=r"is the checkpoint of a run after step 1, .*: give the run's folder"):
+        load_model(checkpoint)
+
+
 @pytest.mark.parametrize("name", ["a.pt", "a.pkl", "a.safetensors"])
 @pytest.mark.parametrize("content", [b"PK\3\4" + bytes(40), b"\x80\2}q\0."], ids=["zip", "pickle"])
 def test_a_checkpoint_of_another_program_is_known_by_its_content_and_points_to_convert(tmp_path, name, content):

@@ -152,8 +152,9 @@ _LEAST = {
 }
 
 
-def read_config(path: Path) -> RunConfig:
-    """The settings in a run's config.json, or one written by hand. Raises TenshotError; unknown keys stop."""
+def read_config(path: Path, **missing: Any) -> RunConfig:
+    """The settings in a run's config.json, or one written by hand; `missing` where it has none. Raises TenshotError;
+    unknown keys stop."""
     with told_as_sentence("read", path):
         content = path.read_bytes()
     try:
@@ -163,7 +164,7 @@ def read_config(path: Path) -> RunConfig:
     if not isinstance(values, dict):
         raise TenshotError(f"{path} holds no JSON object")
     try:
-        return parse_config(values)
+        return parse_config({**missing, **values})
     except TenshotError as error:
         raise TenshotError(f"{path}: {error}") from error
 

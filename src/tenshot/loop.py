@@ -35,7 +35,7 @@ from tenshot.recovery import NotFinite
 from tenshot.report import write_report
 from tenshot.result import averaged_model, finish, save_shots
 from tenshot.rollback import Rollback
-from tenshot.runs import RunDir
+from tenshot.runs import RunDir, check_shots
 from tenshot.scoring import check_scores
 from tenshot.step import Stats, run_step
 
@@ -115,6 +115,7 @@ def start(
     signal ends the run at a checkpoint, as a watcher can.
     """
     check_scores(config)
+    check_shots(config.shots)
     if out is not None:
         _check_apart(config, out)
     source = load_model(config.source)

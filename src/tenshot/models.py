@@ -133,6 +133,11 @@ def load_model(name: str | Path) -> Model:
         return untrained
     path = find_model(name)
     tensors, header = read_tensors(path)
+    if is_checkpoint(header):
+        raise TenshotError(
+            f"{path} is the checkpoint of a run after step {header['step']}, with all that training needs, and no "
+            "model: give the run's folder, or its model.safetensors"
+        )
     try:
         if (version := header["format"]) > FORMAT:
             raise NewerFile(f"{path} is of format {version}, newer than this tenshot: upgrade tenshot")
@@ -146,6 +151,11 @@ def load_model(name: str | Path) -> Model:
     if discriminator is not None:
         fill(discriminator, _part(tensors, "discriminator"), f"{path}, discriminator")
     return check_pair(Model(generator.eval(), discriminator, card), str(path))
+
+
+def is_checkpoint(header: dict[str, Any]) -> bool:
+    """Whether the header of a file of tenshot is that of a run's checkpoint."""
+    return "generator" not in header and isinstance(header.get("step"), int)
 
 
 def check_pair(model: Model, where: str) -> Model:

@@ -51,6 +51,19 @@ _FILES = (
 )
 
 
+def check_shots(shots: str) -> None:
+    """Raises TenshotError where a folder of images is a run's, or holds runs: sheets and samples are no shots."""
+    if not os.path.isdir(shots):
+        return
+    for folder in (Path(shots), *(path for path in sorted(Path(shots).iterdir()) if path.is_dir())):
+        run = RunDir(folder)
+        if run.is_begun():
+            raise TenshotError(
+                f"{folder} is a run's folder, and its sheets are no images to train on: go on with it by "
+                f"{run.way_on}, or give the folder of the images, such as {shlex.quote(str(run.shots))}"
+            )
+
+
 class RunDir:
     """Paths of a run's folder, and the few things that are done there."""
 

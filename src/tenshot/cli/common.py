@@ -37,10 +37,11 @@ def _colours_wanted() -> bool:
 
 
 class Bar:
-    """What is being done, and how far it is; nothing where there is no terminal."""
+    """What is being done, and how far it is; where there is no terminal, a line as each part of it begins."""
 
     def __init__(self, console: Console) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.console = console
         self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.tasks: dict[str, Any] = {}
 
@@ -54,6 +55,8 @@ class Bar:
     def __call__(self, what: str, done: int, total: int) -> None:
         if what not in self.tasks:
             self.tasks[what] = self.bar.add_task(what)
+            if not self.console.is_terminal:
+                self.console.print(f"{what} ({total:,})", markup=False, soft_wrap=True)
         self.bar.update(self.tasks[what], completed=done, total=total)
 
 

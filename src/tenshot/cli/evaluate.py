@@ -21,12 +21,15 @@ from tenshot.metrics import METRICS, OFFLINE, evaluate
 from tenshot.metrics.neighbours import PRDC_PARTS
 from tenshot.metrics.protocol import choose
 from tenshot.output import printable
+from tenshot.runs import RunDir
 from tenshot.targets import check_numbers
 
 _NAMES = (
     f"Separated by commas. Without a download: {', '.join(n for n in METRICS if METRICS[n].extractor == 'efflite')}. "
     f"With weight files, see `tenshot weights`: {', '.join(n for n in METRICS if METRICS[n].extractor != 'efflite')}."
 )
+_DEFAULT = "(default: of the first five those for which images are given)"
+_WANTS = "need held-out images (--real DIR_OR_ZIP) or the images trained on (--shots DIR_OR_ZIP)"
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,7 @@ class _Evaluate:
     """Held-out images of the domain, never trained on: a folder, a zip, or a folder in a zip."""
     shots: PathFlag = None
     """The images that were trained on. Default: those kept in the run's folder."""
-    metrics: Annotated[str, arg(metavar="NAMES", help=_NAMES, help_behavior_hint="(default: the first five)")] = (
-        ",".join(OFFLINE)
-    )
+    metrics: Annotated[str | None, arg(metavar="NAMES", help=_NAMES, help_behavior_hint=_DEFAULT)] = None
     out: PathFlag = None
     """A .json for the numbers and all that they depend on."""
     seed: int = 0
@@ -64,10 +65,13 @@ def run(arguments: list[str]) -> int:
         "tenshot evaluate runs/robots --real robots.zip/heldout --out robots.json",
         "How near a model's images are to held-out ones, how varied, and whether they are copies.",
     )
-    names = [name.strip() for name in flags.metrics.split(",") if name.strip()]
-    choose(names)
+    given = flags.metrics is not None
+    names = [name.strip() for name in (flags.metrics or "").split(",") if name.strip()]
+    if given:
+        choose(names)
     if flags.out:
         check_target(Path(flags.out))
+    names = names if given else _usual(flags)
     console = Console(highlight=False)
     with warnings.catch_warnings(record=True) as cautions, Bar(console) as watch:
         warnings.simplefilter("always", UserWarning)
@@ -87,6 +91,8 @@ def run(arguments: list[str]) -> int:
     console.print(table_of(found))
     for text in dict.fromkeys(str(caution.message) for caution in cautions):
         console.print(f"note: {text}", markup=False, soft_wrap=True)
+    if left_out := [] if given else [name for name in OFFLINE if name not in names]:
+        console.print(f"note: left out: {', '.join(left_out)}, which {_WANTS}", markup=False, soft_wrap=True)
     failed = {name: result["failed"] for name, result in found["metrics"].items() if "failed" in result}
     for name, reason in failed.items():
         told = reason if reason.startswith(f"{name} ") else f"{name}: {reason}"
@@ -95,6 +101,19 @@ def run(arguments: list[str]) -> int:
         write_atomically(Path(flags.out), (json.dumps(found, indent=2) + "\n").encode())
         console.print(flags.out, markup=False, soft_wrap=True)
     return 1 if failed else 0
+
+
+def _usual(flags: _Evaluate) -> list[str]:
+    """The default metrics, as far as the images that they need are given or kept. Raises TenshotError if none is."""
+    has_shots = flags.shots is not None or RunDir(Path(flags.model)).kept_shots is not None
+    found = [
+        name
+        for name in OFFLINE
+        if (flags.real is not None or not METRICS[name].n_real) and (has_shots or not METRICS[name].shots)
+    ]
+    if not found:
+        raise TenshotError(f"there is nothing to measure {flags.model} by: {', '.join(OFFLINE)} {_WANTS}")
+    return found
 
 
 def check_target(out: Path) -> None:

@@ -19,7 +19,8 @@ _RESOLUTION = "Pixels of the images, when the source is scratch: 16 to 1024."
 def run(arguments: list[str]) -> int:
     """tenshot pretrain IMAGES --resolution 64 --out RUN"""
     file = peek(arguments, "--config")
-    config = read_config(Path(file)) if file else RunConfig("", source="scratch", method=Pretrain(), **PRETRAINING)
+    scratch = RunConfig("", source="scratch", method=Pretrain(), **PRETRAINING)
+    config = read_config(Path(file), shots="") if file else scratch
     if not isinstance(config.method, Pretrain):
         raise TenshotError(f"{file} is of a run of `tenshot adapt`: give it to that")
     extra: tuple[Flag, ...] = (

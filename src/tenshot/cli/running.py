@@ -1,6 +1,7 @@
 """What the verbs that train share: a run's settings as flags, and the run itself."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from tenshot.interrupts import Interrupts
 from tenshot.methods import KNOWN, Ada, Dap, Method, Pretrain
 from tenshot.models import load_model
 from tenshot.progress import ProgressLine
-from tenshot.runs import RunDir
+from tenshot.runs import RunDir, check_shots
 from tenshot.scoring import check_scores
 
 Flag = tuple[str, Any, Any]
@@ -120,8 +121,8 @@ def carry_out(verb: str, arguments: list[str], config: RunConfig, flags: Any) ->
 def _resume(arguments: list[str], flags: Any, interrupts: Interrupts) -> Path:
     if others := [a for a in arguments if a not in ("--resume", flags.resume, f"--resume={flags.resume}")]:
         raise TenshotError(
-            f"--resume goes on with the run's own settings: leave out {' '.join(others)}, "
-            f"or begin a new run with --config {Path(flags.resume) / 'config.json'}"
+            f"--resume goes on with the run's own settings: leave out {shlex.join(others)}, "
+            f"or begin a new run with --config {shlex.quote(str(Path(flags.resume) / 'config.json'))}"
         )
     with ProgressLine(Console(highlight=False)) as watch:
         loop.resume(Path(flags.resume), watch=watch, interrupts=interrupts)
@@ -134,19 +135,34 @@ def _start(verb: str, config: RunConfig, flags: Any, interrupts: Interrupts) -> 
         raise TenshotError(
             f"no images were given: name a folder or zip of them, for example `tenshot {verb} my_images`"
         )
+    if flags.out == "":
+        raise TenshotError(f"--out is empty: name a folder, or leave it out for {default_out(config.shots)}")
     out = Path(flags.out) if flags.out else default_out(config.shots)
     check_scores(config)
-    if not flags.dry_run:
-        RunDir(out).check(overwrite=flags.overwrite)  # before the work of loading
+    check_shots(config.shots)
+    refusal = _refusal(out, flags.overwrite)  # before the work of loading
+    if refusal and not flags.dry_run:
+        raise refusal
     source = load_model(config.source)
     intake = load_images(config.shots, source.resolution)
     console.print(intake_table(intake))
     if flags.dry_run:
         plan.show(console, config, source, intake)
+        told = f"but as things are the run is refused: {refusal}" if refusal else f"the run's folder: {out}"
+        console.print(told, markup=False, soft_wrap=True)
         return None
     with ProgressLine(console) as watch:
         loop.start(config, out=out, overwrite=flags.overwrite, watch=watch, intake=intake, interrupts=interrupts)
     return out
+
+
+def _refusal(out: Path, overwrite: bool) -> TenshotError | None:
+    """Why a new run cannot be in this folder, if it cannot."""
+    try:
+        RunDir(out).check(overwrite=overwrite)
+    except TenshotError as error:
+        return error
+    return None
 
 
 def default_out(shots: str) -> Path:

@@ -10,7 +10,7 @@ from tenshot.convert import model_of
 from tenshot.doctor.finding import Finding, fault, ok, warning
 from tenshot.errors import TenshotError
 from tenshot.headers import is_safetensors
-from tenshot.models import Model, load_model, read_tensors
+from tenshot.models import Model, is_checkpoint, load_model, read_tensors
 from tenshot.sampling import synthesise
 from tenshot.unpickle import read_checkpoint
 
@@ -21,7 +21,7 @@ def check_model_file(path: Path, name: str = "") -> list[Finding]:
         if not is_safetensors(path):
             return _foreign(path)
         _, header = read_tensors(path)
-        if "generator" not in header and isinstance(header.get("step"), int):
+        if is_checkpoint(header):
             return [
                 ok("file", f"{_size(path)}: the checkpoint of a run after step {header['step']}"),
                 warning("next", "a checkpoint is no model: give the run's folder, `tenshot doctor RUN`"),
