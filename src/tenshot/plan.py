@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from tenshot.adaptation import Adaptation, begin
 from tenshot.config import RunConfig
@@ -15,6 +14,7 @@ from tenshot.methods.base import Network
 from tenshot.models import Model
 from tenshot.nets import Discriminator, Generator
 from tenshot.step import run_step
+from tenshot.tables import Named
 
 MEASURED_STEPS = 8
 
@@ -25,7 +25,7 @@ def show(console: Console, config: RunConfig, source: Model, intake: ImageSet) -
     started = time.perf_counter()
     adaptation = begin(config, source, intake.images)
     beginning = time.perf_counter() - started  # some methods estimate Fisher information before the first step
-    console.print(_layer_table(adaptation))
+    _layer_table(adaptation).print(console)
     seconds = _seconds_a_step(adaptation)
     total = beginning + seconds * config.steps
     time_needed = f"{total / 60:.1f} minutes" if total >= 60 else f"{total:.0f} seconds"
@@ -38,15 +38,10 @@ def show(console: Console, config: RunConfig, source: Model, intake: ImageSet) -
         console.print(f"of the GPU {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB")
 
 
-def _layer_table(adaptation: Adaptation) -> Table:
-    table = Table(title="what trains")
-    for heading in ("network", "layer"):
-        table.add_column(heading)
-    for heading in ("parameters", "train", "filters the method may prune or preserve"):
-        table.add_column(heading, justify="right")
-    for row in _layers(adaptation):
-        table.add_row(*row)
-    return table
+def _layer_table(adaptation: Adaptation) -> Named:
+    numbers = ("parameters", "train", "filters the method may prune or preserve")
+    rows = list(_layers(adaptation))
+    return Named("what trains", names=("network", "layer"), facts=numbers, rows=rows, numbers=numbers)
 
 
 def _layers(adaptation: Adaptation) -> Iterator[tuple[str, str, str, str, str]]:
