@@ -115,6 +115,19 @@ def test_what_generate_made_it_makes_again(here):
     assert main(["generate", "run", "--seeds", "0-9", "--columns", "4", "--grid", "grid.png"]) == 0
 
 
+def test_images_of_earlier_calls_are_told_where_they_stand_beside_the_new_ones(here, capsys):
+    def told(seeds, out):
+        assert main(["generate", "run", "--seeds", seeds, "--out", out, "--batch", "2"]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    assert told("0-3", "mix") == ["4 images of 16 px: mix"]
+    assert told("3-4", "mix") == ["2 images of 16 px: mix", "3 images of earlier calls stand beside them in mix"]
+    Path("mix/notes.txt").touch()
+    assert told("0-3", "mix")[1:] == ["1 image of earlier calls stands beside them in mix"]
+    assert told("0-4", "mix")[1:] == []
+    assert told("0-3", "mix.zip") == told("0-3", "mix.zip") == ["4 images of 16 px: mix.zip"]
+
+
 def test_a_file_belongs_to_a_run_by_its_name_and_place(here):
     run = (here / "run").resolve()
     assert owner_of(Path("run/model.safetensors")) == owner_of(Path("run/shots/a.png")) == run

@@ -81,6 +81,14 @@ def check_images(out: str | None, picture: str | None) -> None:
             raise TenshotError(f"--grid is {picture}, a file that is no grid of tenshot's: choose another name")
 
 
+def earlier_images(out: str, written: int) -> int:
+    """How many images of seeds a folder holds beside those `written` just now; a .zip never keeps any."""
+    if not os.path.isdir(out):
+        return 0
+    with told_as_sentence("look into", Path(out)):
+        return sum(_IMAGE.fullmatch(name) is not None for name in os.listdir(out)) - written
+
+
 def _other_image(folder: Path) -> str | None:
     """A picture in a folder that is neither of a seed nor a grid of them, as in a folder of images to train on."""
     if not os.path.isdir(folder):

@@ -14,7 +14,7 @@ from tenshot.models import load_model
 from tenshot.sampling import check_truncation
 from tenshot.sampling import generate as sample
 from tenshot.seeds import parse_seeds, write_images
-from tenshot.targets import check_images
+from tenshot.targets import check_images, earlier_images
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,12 @@ def run(arguments: list[str]) -> int:
     model = load_model(flags.model)
     batches = sample(model.generator.to(device), seeds, truncation=flags.truncation, batch=flags.batch)
     images = write_images(batches, seeds, flags.out, flags.grid, flags.columns)
-    plural = "image" if images == 1 else "images"
-    print(f"{images} {plural} of {model.resolution} px: {', '.join(filter(None, (flags.out, flags.grid)))}")
+    print(f"{images} {_plural(images)} of {model.resolution} px: {', '.join(filter(None, (flags.out, flags.grid)))}")
+    if flags.out and (earlier := earlier_images(flags.out, images)):
+        stand = "stands" if earlier == 1 else "stand"
+        print(f"{earlier} {_plural(earlier)} of earlier calls {stand} beside them in {flags.out}")
     return 0
+
+
+def _plural(images: int) -> str:
+    return "image" if images == 1 else "images"
