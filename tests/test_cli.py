@@ -524,6 +524,9 @@ def test_generate_takes_truncation_and_batch(tmp_path, tiny_source, tiny_model):
             ["--out", "x.PNG"],
             "--out is x.PNG: it takes a folder or a .zip, for a file per image; for one picture of all",
         ),
+        (["--out", "x.tar.gz"], "--out is x.tar.gz: it takes a folder or a .zip"),
+        (["--out", "x.7z"], "--out is x.7z: it takes a folder or a .zip"),
+        (["--out", "x.heic"], "--out is x.heic: it takes a folder or a .zip"),
         (["--grid", "x.jpg"], "--grid is x.jpg: the name must end in .png"),
         (["--out", "x", "--truncation", "nan"], "truncation is nan: 0 gives the mean image"),
         (["--out", "tiny.safetensors"], "there is a file of that name"),
@@ -537,6 +540,12 @@ def test_generate_refuses_what_makes_no_sense_and_writes_nothing(
     assert main(["generate", str(tiny_source), *arguments]) == 1
     assert sentence in one_sentence(capsys, "generate")
     assert contents(tmp_path) == before and not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("name", ["v1.0", "robots.2024", "a.tar.d", ".gz"])
+def test_generate_takes_a_folder_with_a_dot_in_its_name(tmp_path, tiny_source, name):
+    assert main(["generate", str(tiny_source), "--seeds", "4", "--out", str(tmp_path / name)]) == 0
+    assert (tmp_path / name / "seed000004.png").is_file()
 
 
 def test_generate_tells_an_unfinished_run(tmp_path, capsys):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tenshot.errors import TenshotError
 from tenshot.files import told_as_sentence
-from tenshot.images import SUFFIXES
+from tenshot.images import SUFFIXES, claims_image
 from tenshot.runs import owner_of
 from tenshot.sheets import is_grid
 
@@ -69,6 +69,11 @@ def _check_ours(target: Path, is_ours: Callable[[bytes], bool], what: str) -> No
 def check_images(out: str | None, picture: str | None) -> None:
     """Raises TenshotError where images of seeds, or all of them as a `picture`, would replace what is no such thing."""
     if out is not None:
+        if claims_image(out) and Path(out).suffix.lower() != ".zip":
+            raise TenshotError(
+                f"--out is {out}: it takes a folder or a .zip, for a file per image; "
+                "for one picture of all give --grid FILE.png"
+            )
         is_zip = out.lower().endswith(".zip")
         check_foreign(Path(out) if is_zip else Path(out) / "seed000000.png")
         if is_zip and os.path.isfile(out) and not _is_zip_of_images(Path(out)):

@@ -9,7 +9,6 @@ from tyro.conf import Positional, arg
 from tenshot.cli.common import PathFlag, parse
 from tenshot.devices import AUTO, find_device
 from tenshot.errors import TenshotError
-from tenshot.images import SUFFIXES
 from tenshot.models import load_model
 from tenshot.sampling import check_truncation
 from tenshot.sampling import generate as sample
@@ -49,11 +48,6 @@ def run(arguments: list[str]) -> int:
     seeds = parse_seeds(flags.seeds)
     if not flags.out and not flags.grid:
         raise TenshotError("where to? give --out DIR, --out FILE.zip or --grid FILE.png")
-    if flags.out and Path(flags.out).suffix.lower() in SUFFIXES:
-        raise TenshotError(
-            f"--out is {flags.out}: it takes a folder or a .zip, for a file per image; "
-            "for one picture of all give --grid FILE.png"
-        )
     if flags.batch < 1 or flags.columns < 1:
         raise TenshotError(f"--batch is {flags.batch} and --columns {flags.columns}: both must be at least 1")
     if flags.grid and Path(flags.grid).suffix.lower() != ".png":
