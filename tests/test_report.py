@@ -438,6 +438,22 @@ def test_more_runs_than_fit_are_refused(run):
         write_report(run, compare=[Path(f"run{i}") for i in range(8)])
 
 
+@pytest.mark.parametrize(
+    ("others", "sentence"),
+    [
+        ([], "--compare names no run: give the folder of another finished run, or leave it out"),
+        (["dap"], "dap would be compared with itself alone: name another finished run, or compare with none"),
+        (["dap", "finetune/../dap"], "dap would be compared with itself alone"),
+    ],
+)
+def test_a_comparison_with_no_other_run_is_refused_and_nothing_written(runs, monkeypatch, capsys, others, sentence):
+    monkeypatch.chdir(runs)
+    before = sorted(runs.rglob("*"))
+    assert main(["report", "dap", "--compare", *others]) == 1
+    assert sentence in " ".join(capsys.readouterr().err.split())
+    assert sorted(runs.rglob("*")) == before
+
+
 def test_an_unfinished_run_to_compare_with_is_named(runs):
     (runs / "finetune" / "model.safetensors").unlink()
     with pytest.raises(TenshotError, match=r"finetune has no model\.safetensors"):

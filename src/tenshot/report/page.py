@@ -34,8 +34,9 @@ def write_report(
     """Write a finished run's report, one HTML file that needs no network, and return its path.
 
     out: by default `report.html` in the run's folder, `comparison.html` when there are others. compare: finished runs
-    to set beside it, drawn from the same latents; the run itself and repetitions are passed over. unfinished: shown in
-    place of the result of a run that has none. note: a sentence that the report closes with. Raises TenshotError.
+    to set beside it, drawn from the same latents; the run itself and repetitions are passed over, but one other there
+    must be. unfinished: shown in place of the result of a run that has none. note: a sentence that the report closes
+    with. Raises TenshotError.
     """
     return write_and_tell(run, out, compare, unfinished=unfinished, note=note)[0]
 
@@ -50,6 +51,10 @@ def write_and_tell(
 ) -> tuple[Path, list[words.KeyNumber]]:
     """`write_report`, and the numbers that stand at the top of the page, for those who read no further."""
     others = {path.resolve(): path for path in reversed(compare) if path.resolve() != run.resolve()}
+    if compare and not others:
+        raise TenshotError(
+            f"{run} would be compared with itself alone: name another finished run, or compare with none"
+        )
     if len(others) >= len(LETTERS):
         raise TenshotError(f"{len(others) + 1} runs do not fit side by side: compare at most {len(LETTERS)}")
     out = out or run / ("comparison.html" if others else "report.html")
