@@ -13,7 +13,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src"
 
 LEVELS = (
-    {"errors", "randomness", "warp", "interrupts", "output", "watch", "tables"},
+    {"errors", "randomness", "warp", "interrupts", "output", "watch", "tables", "commands"},
     {
         "filters",
         "losses",

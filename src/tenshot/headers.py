@@ -6,10 +6,10 @@ The format is 8 bytes of length, that many bytes of JSON, then all tensors witho
 import json
 import math
 import os
-import shlex
 from pathlib import Path
 from typing import Any
 
+from tenshot.commands import argument
 from tenshot.errors import TenshotError
 from tenshot.files import told_as_sentence
 
@@ -40,7 +40,7 @@ def check_header(path: Path) -> None:
         if start.startswith(mark) and text[:1] != b"{":
             raise TenshotError(
                 f"{path} is a checkpoint of another program ({kind}): "
-                f"first run `tenshot convert {shlex.quote(str(path))} OUT.safetensors`"
+                f"first run `tenshot convert {argument(path)} OUT.safetensors`"
             )
     if fault := _fault(text, size - 8 - length):
         raise TenshotError(f"{path} is damaged or not a .safetensors file ({fault})")

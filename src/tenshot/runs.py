@@ -18,7 +18,6 @@ run.lock           there while a process is at work here, or after it was killed
 
 import json
 import os
-import shlex
 import shutil
 import warnings
 from contextlib import suppress
@@ -28,6 +27,7 @@ from typing import Any
 from torch import Tensor
 
 from tenshot.aside import NAMES, Aside
+from tenshot.commands import argument
 from tenshot.errors import TenshotError
 from tenshot.files import (
     check_reachable,
@@ -116,7 +116,7 @@ class RunDir:
     @property
     def way_on(self) -> str:
         """What one types to go on with the run."""
-        return f"`tenshot adapt --resume {shlex.quote(str(self.path))}`"
+        return f"`tenshot adapt --resume {argument(self.path)}`"
 
     def check_begun(self) -> None:
         """Raises TenshotError where there is no run to go on with."""
@@ -173,7 +173,7 @@ class RunDir:
         if os.path.isfile(self.config):  # unlike pathlib, False where a name is too long or a folder is closed
             if not overwrite:
                 raise TenshotError(
-                    f"{self.path} holds a run already: resume it (--resume {shlex.quote(str(self.path))}), replace it "
+                    f"{self.path} holds a run already: resume it (--resume {argument(self.path)}), replace it "
                     "(--overwrite), or choose another --out"
                 )
             if not self.is_begun():

@@ -1,6 +1,5 @@
 """tenshot adapt: a source and a few images to a run."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +8,7 @@ from tyro.conf import arg
 
 from tenshot.cli.common import NameFlag
 from tenshot.cli.running import carry_out, flag, parse_run, peek, values_of
+from tenshot.commands import argument
 from tenshot.config import RunConfig, read_config
 from tenshot.errors import TenshotError
 from tenshot.methods import METHODS, Dap
@@ -43,7 +43,7 @@ def _starting_point(arguments: list[str]) -> RunConfig:
         raise TenshotError("pretraining has a verb of its own: tenshot pretrain")
     config = read_config(Path(file), shots="") if file else preset_config("", name or Dap.name, preset or DEFAULT)
     if config.method.name == Pretrain.name:
-        raise TenshotError(f"{file} is of a pretraining run: go on with `tenshot pretrain --config {file}`")
+        raise TenshotError(f"{file} is of a pretraining run: go on with `tenshot pretrain --config {argument(file)}`")
     return config if name in (None, config.method.name) else _as_method(name, config)
 
 
@@ -61,6 +61,6 @@ def _say_what_is_there(out: Path) -> None:
         f"{'report':<16}{report}",
         f"{'sheet':<16}{out / 'sheet.png'}",
         f"{'model':<16}{out / 'model.safetensors'}",
-        f"{'next':<16}tenshot generate {shlex.quote(str(out))} --seeds 0-99 --out {shlex.quote(f'{out}-images')}",
+        f"{'next':<16}tenshot generate {argument(out)} --seeds 0-99 --out {argument(f'{out}-images')}",
     ]
     Console(highlight=False).print("\n".join(["", *told, "", *paths]), soft_wrap=True, markup=False)
