@@ -42,7 +42,7 @@ def _starting_point(arguments: list[str]) -> RunConfig:
     if name == Pretrain.name:
         raise TenshotError("pretraining has a verb of its own: tenshot pretrain")
     config = read_config(Path(file), shots="") if file else preset_config("", name or Dap.name, preset or DEFAULT)
-    if config.method.name == Pretrain.name:
+    if file and config.method.name == Pretrain.name:
         raise TenshotError(f"{file} is of a pretraining run: go on with `tenshot pretrain --config {argument(file)}`")
     return config if name in (None, config.method.name) else _as_method(name, config)
 
