@@ -440,10 +440,8 @@ def test_a_model_without_discriminator_or_cut_cannot_be_adapted(tmp_path):
     [
         (nan_in, "holds values that are not finite"),
         (lambda path: os.truncate(path, path.stat().st_size - 1), "is damaged or not a .safetensors file"),
-        (lambda path: os.truncate(path, 0), "is not a torch checkpoint"),
-        (lambda path: path.write_text("some words"), "is not a torch checkpoint"),
     ],
-    ids=["nan", "cut", "empty", "text"],
+    ids=["nan", "cut"],
 )
 def test_a_damaged_model_file_is_a_fault(made, tmp_path, capsys, damage, words):
     path = Path(shutil.copy(made / "tiny.safetensors", tmp_path))
@@ -501,7 +499,7 @@ def test_the_next_command_names_the_source_that_was_asked_for_and_one_that_canno
 def test_images_are_counted_and_the_refused_are_named(shots, capsys):
     (shots / "broken.png").write_bytes(b"no")
     assert main(["doctor", str(shots), "--source", "nowhere"]) == 1
-    assert re.search(r"^fault +file +there is no model 'nowhere'", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"^fault +source +there is no model 'nowhere'", capsys.readouterr().out, re.MULTILINE)
     found = by_check(inspect(str(shots), "scratch-16").findings)
     assert found["images"].text == "10 of 11 can be used, as squares of 16 px"
     assert found["refused"].level == "warning" and "broken.png: content is not PNG" in found["refused"].text
@@ -513,6 +511,49 @@ def test_images_are_counted_and_the_refused_are_named(shots, capsys):
     assert main(["doctor", str(shots)]) == 0
     said = capsys.readouterr().out
     assert "10 used, 1 refused" in said and re.search(r"^warning +look at ", said, re.MULTILINE)  # 64 px is larger
+
+
+@pytest.mark.parametrize("name", ["report.html", "notes", "model.safetensors"])
+@pytest.mark.parametrize(("content", "what"), [("<p>words", "no file that tenshot knows"), ("", "an empty file")])
+def test_a_file_that_is_no_model_and_no_image_is_told_as_that_with_what_is_taken(tmp_path, capsys, name, content, what):
+    path = tmp_path / name
+    path.write_text(content)
+    assert main(["doctor", str(path)]) == 1
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(rf"fault +path +{path} is {what}: give a run's folder, a model .* or images \(.*\)", first)
+    assert second == "1 check, 1 fault, no warnings"
+
+
+def test_a_picture_of_a_kind_that_is_not_read_is_told_as_a_picture(tmp_path):
+    (tmp_path / "a.svg").write_text("<svg/>")
+    (found,) = inspect(str(tmp_path / "a.svg")).findings
+    assert found.level == "fault" and "SVG is not read: save it as PNG" in found.text
+
+
+def test_where_the_source_is_wrong_the_images_are_still_counted(shots):
+    found = inspect(str(shots), "nowhere")
+    findings = by_check(found.findings)
+    assert found.what == "images" and findings["images"].text.startswith("10 of 10 can be used")
+    assert findings["source"].level == "fault" and "next" not in findings
+
+
+@pytest.mark.parametrize(("different", "copies", "told"), [(1, 0, "is 1"), (1, 4, "is 1"), (4, 2, "are 4"), (5, 0, "")])
+def test_few_different_images_are_a_warning_however_often_they_are_copied(tmp_path, different, copies, told):
+    for seed in range(different):
+        save_noise(tmp_path / f"{seed}.png", seed)
+    for copy in range(copies):
+        save_noise(tmp_path / f"copy{copy}.png", 0)
+    found = by_check(inspect(str(tmp_path), "scratch-16").findings)
+    if told:
+        assert found["few"].level == "warning"
+        assert found["few"].text.startswith(f"about ten different images are wanted, and there {told}: add others")
+    else:
+        assert "few" not in found
+
+
+def save_noise(path, seed):
+    pixels = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
 
 
 def test_what_is_nothing_of_all_this_is_a_fault_with_a_way_out(tmp_path):
@@ -536,7 +577,7 @@ def test_a_path_that_leads_nowhere_is_taken_for_nothing(tmp_path, monkeypatch, c
         archive.writestr("cats/note.txt", "none")
     assert main(["doctor", name]) == 1
     first, second = capsys.readouterr().out.splitlines()
-    assert re.match(r"fault +path +.*nowhere", first) and second == "1 checks, 1 fault, no warnings"
+    assert re.match(r"fault +path +.*nowhere", first) and second == "1 check, 1 fault, no warnings"
 
 
 def test_what_a_file_says_of_itself_cannot_steer_the_terminal(tmp_path, capsys):
@@ -591,10 +632,10 @@ def test_a_picture_named_as_a_model_and_a_model_in_a_zip_are_taken_for_what_they
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "a.png").rename(tmp_path / "a.safetensors")
     (found,) = inspect(str(tmp_path / "a.safetensors")).findings
-    assert found.level == "fault" and "nothing can be read from it" in found.text
+    assert found.level == "fault" and "is no file that tenshot knows" in found.text
     (tmp_path / "b.zip").write_bytes(GOOD["new.pt"])
     assert inspect(str(tmp_path / "b.zip")).what == "a model file"
-    assert inspection._holds_images(tmp_path / "b.zip") is False
+    assert inspection._is_model(tmp_path / "b.zip")
 
 
 def test_a_model_that_only_a_later_tenshot_reads_is_not_to_be_deleted(made, tmp_path):

@@ -32,6 +32,8 @@ MIN_SIDE = 8
 """Pixels on the short side."""
 NEAR_LEVELS = 1
 """Mean absolute difference, of 255 levels at 16x16 pixels, below which two pictures are nearly the same."""
+REPEATED = "same picture as"
+"""In the warning on a picture that repeats an earlier one, or nearly."""
 
 _PHOTOMETRIC = 262  # the TIFF tag that says what zero means: 0 white, 1 black
 _BITS = 258  # the TIFF tag of how many a number has
@@ -148,9 +150,9 @@ def repeats(images: np.ndarray, thumbnails: np.ndarray, names: tuple[str, ...]) 
     }
     different = np.array(list(firsts.values()))
     near = _near_repeats(thumbnails.reshape(-1, 16, 16, 3)[different])
-    cautions = {n: f"same picture as {names[first]}" for n, first in same.items()}
+    cautions = {n: f"{REPEATED} {names[first]}" for n, first in same.items()}
     for n, first in near.items():
-        cautions[int(different[n])] = f"nearly the same picture as {names[different[first]]}"
+        cautions[int(different[n])] = f"nearly the {REPEATED} {names[different[first]]}"
     return cautions
 
 

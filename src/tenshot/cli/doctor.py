@@ -63,7 +63,7 @@ def _told(findings: Iterable[Finding]) -> int:
         text = printable(finding.text)
         print(f"{finding.level:<9}{finding.check:<15} {text}")
     faults, warnings = (sum(finding.level == level for finding in findings) for level in ("fault", "warning"))
-    print(f"{len(findings)} checks, {_counted(faults, 'fault')}, {_counted(warnings, 'warning')}")
+    print(f"{_counted(len(findings), 'check')}, {_counted(faults, 'fault')}, {_counted(warnings, 'warning')}")
     return 1 if faults else 0
 
 

@@ -12,8 +12,9 @@ from tenshot.doctor.model_file import check_model_file
 from tenshot.doctor.pictures import check_pictures
 from tenshot.doctor.run_folder import check_run, is_run
 from tenshot.errors import TenshotError
+from tenshot.files import told_as_sentence
 from tenshot.headers import is_safetensors
-from tenshot.images import SUFFIXES
+from tenshot.images import READABLE, claims_image
 from tenshot.models import embedded_sources, find_model
 
 
@@ -22,7 +23,7 @@ class Inspection:
     """What was found at a path."""
 
     what: str
-    """What it was taken for; empty where there is nothing."""
+    """What it was taken for; empty where there is nothing, or nothing that tenshot knows."""
     findings: tuple[Finding, ...]
     intake: ImageSet | None = None
     """Of images: the story of every file."""
@@ -35,27 +36,34 @@ def inspect(given: str, source: str = RunConfig.source) -> Inspection:
     try:
         if os.path.isdir(path) and is_run(path):
             return Inspection("a run's folder", tuple(check_run(path)))
-        if os.path.isfile(path) and not _holds_images(path):
+        if os.path.isfile(path) and _is_model(path):
             return Inspection("a model file", tuple(check_model_file(path)))
+        if os.path.isfile(path) and not claims_image(path.name):
+            return Inspection("", (fault("path", _unknown(path)),))
         if given in embedded_sources() and not os.path.lexists(path):
             return Inspection("an embedded source", tuple(check_model_file(find_model(given), given)))
         findings, intake = check_pictures(path, source)
-        if intake is None and not os.path.lexists(path):
-            return Inspection("", tuple(fault("path", finding.text) for finding in findings))
-        return Inspection("images", tuple(findings), intake)
+        return Inspection("images" if intake else "", tuple(findings), intake)
     except (TenshotError, OSError) as error:
-        return Inspection("something that cannot be read", (fault("file", error),))
+        return Inspection("", (fault("file", error),))
 
 
-def _holds_images(path: Path) -> bool:
-    """Whether a file is a picture or a zip of them, not a model. A torch file is a zip that has a data.pkl."""
-    with path.open("rb") as file:
+def _is_model(path: Path) -> bool:
+    """Whether a file begins as a model or a checkpoint does. A torch file is a zip that has a data.pkl."""
+    with told_as_sentence("read", path), path.open("rb") as file:
         start = file.read(4)
     if start[:2] == b"PK":
         try:
             with zipfile.ZipFile(path) as archive:
-                return not any(name.endswith("/data.pkl") for name in archive.namelist())
+                return any(name.endswith("/data.pkl") for name in archive.namelist())
         except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError):
-            return path.suffix.lower() == ".zip"
-    is_picture = path.suffix.lower() in {*SUFFIXES, ".zip"}
-    return is_picture and start[:1] != b"\x80" and not is_safetensors(path)
+            return path.suffix.lower() != ".zip"
+    return start[:1] == b"\x80" or is_safetensors(path)
+
+
+def _unknown(path: Path) -> str:
+    what = "no file that tenshot knows" if path.stat().st_size else "an empty file"
+    return (
+        f"{path} is {what}: give a run's folder, a model (.safetensors), another program's checkpoint (.pt, .pkl), or "
+        f"images ({READABLE}, a folder or a zip of them)"
+    )

@@ -1,5 +1,6 @@
-"""Images to adapt to: how many can be used."""
+"""Images to adapt to: how many can be used, and whether a source can be adapted to them."""
 
+import os
 import shlex
 from pathlib import Path
 
@@ -7,18 +8,27 @@ from tenshot.config import RunConfig
 from tenshot.data import ImageSet, load_images
 from tenshot.doctor.finding import Finding, fault, ok, warning
 from tenshot.errors import TenshotError
+from tenshot.images import REPEATED, ImageRecord
 from tenshot.models import load_model
+
+FEW = 5
+"""Different images below which a warning says that about ten are wanted."""
 
 
 def check_pictures(path: Path, source: str) -> tuple[list[Finding], ImageSet | None]:
     """Findings on a folder, zip or image that is to adapt a source, and what was taken in: squares of its resolution.
-    Raises TenshotError for a source that cannot be read."""
-    model = load_model(source)
+    Where the source cannot be read, the images are looked at as the default source takes them."""
+    source_faults: list[Finding] = []
+    try:
+        model = load_model(source)
+    except TenshotError as error:
+        source_faults.append(fault("source", error))
+        model = load_model(RunConfig.source)
     resolution = model.resolution
     try:
         intake = load_images(path, resolution)
     except TenshotError as error:
-        return [fault("images", error)], None
+        return [fault("images" if os.path.lexists(path) else "path", error), *source_faults], None
     refused = [record for record in intake.records if record.refused]
     looked_at = [record for record in intake.records if record.warnings]
     findings = [ok("images", f"{len(intake)} of {len(intake.records)} can be used, as squares of {resolution} px")]
@@ -28,16 +38,28 @@ def check_pictures(path: Path, source: str) -> tuple[list[Finding], ImageSet | N
     if looked_at:
         first = "; ".join(f"{record.name}: {', '.join(record.warnings)}" for record in looked_at[:3])
         findings.append(warning("look at", f"{first}{_more(looked_at)}; they are used, take out what should not be"))
-    name = shlex.quote(str(path))
-    if model.discriminator is None:
-        findings.append(
-            fault("source", f"{source} has no discriminator, so it cannot be adapted; name another --source")
+    different = sum(_is_new(record) for record in intake.records)
+    if different < FEW:
+        counted = f"there {'is' if different == 1 else 'are'} {different}"
+        text = (
+            f"about ten different images are wanted, and {counted}: add others, or what is drawn comes close to copies"
         )
-    else:
-        given = "" if source == RunConfig.source else f" --source {shlex.quote(source)}"
-        command = f"`tenshot adapt {name}{given} --out RUN`"
-        findings.append(ok("next", f"{command}, or with --dry-run to see what it would take"))
+        findings.append(warning("few", text))
+    findings += source_faults or [_next(path, source, can_be_adapted=model.discriminator is not None)]
     return findings, intake
+
+
+def _next(path: Path, source: str, *, can_be_adapted: bool) -> Finding:
+    if not can_be_adapted:
+        return fault("source", f"{source} has no discriminator, so it cannot be adapted; name another --source")
+    given = "" if source == RunConfig.source else f" --source {shlex.quote(source)}"
+    command = f"`tenshot adapt {shlex.quote(str(path))}{given} --out RUN`"
+    return ok("next", f"{command}, or with --dry-run to see what it would take")
+
+
+def _is_new(record: ImageRecord) -> bool:
+    """Whether a picture is used and no repetition of an earlier one."""
+    return record.refused is None and not any(REPEATED in text for text in record.warnings)
 
 
 def _more(records: list) -> str:
