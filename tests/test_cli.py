@@ -279,7 +279,7 @@ def encoded(tmp_path, size, kind):
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("", lambda tmp_path: None, "holds nothing and no images"),
+        ("", lambda tmp_path: None, "is empty: put PNG"),
         ("a.png", lambda tmp_path: b"hello, I am text", "looked at 1 file, none usable (a.png: "),
         ("a.jpg", lambda tmp_path: encoded(tmp_path, (64, 64), "jpg")[:900], "none usable (a.jpg: "),
         ("a.png", lambda tmp_path: encoded(tmp_path, (1, 1), "png"), "none usable (a.png: 1x1 pixels"),
@@ -473,7 +473,15 @@ def test_resume_takes_no_other_settings(tmp_path, adapt, capsys, more):
 
 def test_there_is_nothing_to_resume_in_a_folder_without_a_run(tmp_path, capsys):
     assert main(["adapt", f"--resume={tmp_path}"]) == 1
-    assert "is not a run's folder: it has no config.json" in one_sentence(capsys)
+    assert "is not a run's folder: it has no config.json; give the folder that" in one_sentence(capsys)
+
+
+def test_a_folder_to_resume_that_does_not_exist_or_is_a_file_is_told_as_that(tmp_path, capsys):
+    assert main(["adapt", f"--resume={tmp_path / 'nowhere'}"]) == 1
+    assert "nowhere does not exist: check the spelling" in one_sentence(capsys)
+    (tmp_path / "file").write_text("")
+    assert main(["adapt", f"--resume={tmp_path / 'file'}"]) == 1
+    assert "file is not a run's folder but a file" in one_sentence(capsys)
 
 
 @pytest.mark.parametrize(
@@ -557,7 +565,7 @@ def test_generate_tells_an_unfinished_run(tmp_path, capsys):
 def test_a_folder_whose_name_is_too_long_is_told_in_a_sentence(tmp_path, shots, tiny_source, capsys, flag):
     others = [str(shots), "--source", str(tiny_source), "--steps", "1"] if flag == "--out" else []
     assert main(["adapt", *others, flag, str(tmp_path / ("x" * 300))]) == 1
-    assert re.search("name is too long|is not a run's folder", one_sentence(capsys).replace("\n", " "))
+    assert re.search("name is too long|does not exist", one_sentence(capsys).replace("\n", " "))
 
 
 @pytest.mark.parametrize("best", [False, True])

@@ -336,9 +336,10 @@ def test_a_truncated_file_is_refused(tmp_path, checkpoint, share, is_zip):
 
 
 def test_a_path_that_is_no_file_is_refused(tmp_path):
-    for path in (tmp_path, tmp_path / "none.pt"):
-        with pytest.raises(TenshotError, match=f"there is no file {path}$"):
-            convert(path)
+    with pytest.raises(TenshotError, match=f"^{tmp_path} is a folder: give the name of the checkpoint's file$"):
+        convert(tmp_path)
+    with pytest.raises(TenshotError, match=f"^there is no file {tmp_path / 'none.pt'}: check the spelling"):
+        convert(tmp_path / "none.pt")
 
 
 def run(tmp_path, checkpoint, *arguments):

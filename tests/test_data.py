@@ -552,7 +552,7 @@ def test_a_missing_path_is_told(tmp_path, name):
 
 
 def test_an_empty_folder_is_told(tmp_path):
-    with pytest.raises(TenshotError, match=r"holds nothing and no images: put PNG"):
+    with pytest.raises(TenshotError, match=r"is empty: put PNG"):
         load_images(tmp_path, 16)
 
 

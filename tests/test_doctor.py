@@ -563,7 +563,7 @@ def test_what_is_nothing_of_all_this_is_a_fault_with_a_way_out(tmp_path):
     for name, words in {
         "pipe": "is no folder, zip or image",
         "nowhere": "does not exist",
-        "empty": "holds nothing and no images",
+        "empty": "is empty: put PNG",
         "bad.zip": "is no sound zip",
     }.items():
         (found,) = inspect(str(tmp_path / name)).findings

@@ -155,14 +155,15 @@ def test_one_shot_is_enough_and_a_batch_may_be_larger_than_the_shots(given):
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (lambda given: None, "is not a run's folder: it has no config.json"),
+        (lambda given: None, "run does not exist: check the spelling"),
+        (lambda given: (given / "run").mkdir(), "is not a run's folder: it has no config.json"),
         (lambda given: loop.start(config(given), out=given / "run"), "has finished, its result is model.safetensors"),
         (lambda given: vanish(given, "source"), "there is no model"),
         (lambda given: vanish(given, "changed source"), "the source of .* changed since the run began"),
         (lambda given: vanish(given, "changed settings"), r"settings of .* changed .* \(lr: 0.5 now, 0.\d+ before\)"),
         (lambda given: vanish(given, "changed shots"), "the shots of .* changed since the run began"),
     ],
-    ids=["no run", "finished", "no source", "another source", "other settings", "other shots"],
+    ids=["nothing", "no run", "finished", "no source", "another source", "other settings", "other shots"],
 )
 def test_a_run_that_cannot_be_resumed_says_why(given, prepare, message):
     prepare(given)

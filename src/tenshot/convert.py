@@ -31,7 +31,9 @@ def convert(path: Path) -> Model:
     """Read a checkpoint in rosinality's or NVIDIA's layout. Raises TenshotError with one sentence per fault."""
     if not os.path.isfile(path):
         check_reachable(path)
-        raise TenshotError(f"there is no file {path}")
+        if os.path.isdir(path):
+            raise TenshotError(f"{path} is a folder: give the name of the checkpoint's file")
+        raise TenshotError(f"there is no file {path}: check the spelling, or the folder you are in")
     if is_safetensors(path):
         read_tensors(path)
         raise TenshotError(f"{path} is a model file of tenshot already: give it to `tenshot adapt --source`")

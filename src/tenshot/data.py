@@ -202,8 +202,8 @@ def _files_at(path: Path) -> Iterator[list[_Found]]:
 
 def _some(found: list[_Found], looked_at: int, path: Path) -> list[_Found]:
     if not found:
-        looked = f"{looked_at:,} other file{'s' * (looked_at != 1)}" if looked_at else "nothing"
-        raise TenshotError(f"{_shown(path)} holds {looked} and no images: put {READABLE} files there")
+        looked = f"holds {looked_at:,} other file{'s' * (looked_at != 1)} and no images" if looked_at else "is empty"
+        raise TenshotError(f"{_shown(path)} {looked}: put {READABLE} files there")
     return sorted(found, key=lambda file: file.name)
 
 

@@ -123,6 +123,10 @@ class RunDir:
         check_reachable(self.config)
         if os.path.isfile(self.config):
             return
+        if not os.path.lexists(self.path):
+            raise TenshotError(f"{self.path} does not exist: check the spelling, or the folder you are in")
+        if not os.path.isdir(self.path):
+            raise TenshotError(f"{self.path} is not a run's folder but a file: give the folder that holds config.json")
         if os.path.isdir(self.path) and (self.saved.steps() or self.has_steps()):
             raise TenshotError(
                 f"{self.path} has lost its config.json, without which the run cannot go on: put back a copy, or begin "
@@ -132,7 +136,9 @@ class RunDir:
             raise TenshotError(
                 f"the run in {self.path} was killed before it had a config.json: start it anew, as it was started"
             )
-        raise TenshotError(f"{self.path} is not a run's folder: it has no config.json")
+        raise TenshotError(
+            f"{self.path} is not a run's folder: it has no config.json; give the folder that `tenshot adapt` wrote"
+        )
 
     def open(self) -> None:
         """Lock a run to go on with it, and clear away what a killed process left. Raises TenshotError."""
