@@ -157,6 +157,14 @@ def test_make_folder_tells_that_it_may_not(tmp_path, monkeypatch):
         make_folder(tmp_path / "a")
 
 
+def test_make_folder_tells_of_a_place_that_takes_no_folders_and_not_of_one_that_was_deleted(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "mkdir", raising(errno.ENOENT))  # what /proc answers
+    with pytest.raises(
+        TenshotError, match=r"cannot create the folder .*: nothing can be created there; choose another"
+    ):
+        make_folder(tmp_path / "a")
+
+
 @pytest.mark.parametrize(
     ("number", "on_reading", "on_writing"),
     [

@@ -25,6 +25,7 @@ _ON_WRITING = {
     errno.ELOOP: "it is a link; remove the link, or choose another place",
     errno.EFBIG: "the file would be larger than the disk or your limits allow; choose another place",
 }
+_ON_CREATING = {**_ON_WRITING, errno.ENOENT: "nothing can be created there; choose another place"}
 _ON_READING = {
     errno.EACCES: "permission denied; you must be allowed to read it, and to enter each folder on the way to it",
     errno.EPERM: "permission denied; you must be allowed to read it, and to enter each folder on the way to it",
@@ -36,6 +37,7 @@ _ON_READING = {
 }
 _READING = ("read", "look into")
 """What `told_as_sentence` is told that leaves the disk as it is."""
+_CREATING = "create the folder"
 
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.part")
 
@@ -46,7 +48,7 @@ def told_as_sentence(what: str, path: Path) -> Iterator[None]:
 
     what: "read" or "look into"; anything else means that something is written there, or deleted.
     """
-    ways_out = _ON_READING if what in _READING else _ON_WRITING
+    ways_out = _ON_READING if what in _READING else _ON_CREATING if what == _CREATING else _ON_WRITING
     try:
         yield
     except OSError as error:
@@ -70,7 +72,7 @@ def check_reachable(path: Path) -> None:
 
 def make_folder(path: Path) -> None:
     """Create a folder and its parents; an existing one is left as it is. Raises TenshotError."""
-    with told_as_sentence("create the folder", path):
+    with told_as_sentence(_CREATING, path):
         path.mkdir(parents=True, exist_ok=True)
 
 
