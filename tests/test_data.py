@@ -12,13 +12,15 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageCms, ImageDraw, ImageFile
 from rich.console import Console
 
 from tenshot.data import ImageSet, batch_indices, intake_table, load_images
 from tenshot.errors import TenshotError
 from tenshot.images import ImageRecord
 from tenshot.output import printable
+
+ONE_COLOUR = "nearly one colour: is that meant?"
 
 
 def noise(seed, width=16, height=16):
@@ -402,7 +404,8 @@ def test_a_picture_below_the_resolution_is_enlarged_with_a_warning(tmp_path, sid
     pixels, record = one(saved(tmp_path, flat("red", (side, side))), 64)
     assert (pixels == (255, 0, 0)).all()
     assert record.steps == ((step,) if step else ())
-    assert [told.split(" enlarged")[0].split(" is less")[0] for told in record.warnings] == [warning] * bool(step)
+    told = [text.split(" enlarged")[0].split(" is less")[0] for text in record.warnings if text != ONE_COLOUR]
+    assert told == [warning] * bool(step)
 
 
 @pytest.mark.parametrize(
@@ -684,6 +687,33 @@ def test_a_linear_profile_that_calls_itself_srgb_is_converted(tmp_path):
     profile = profile.replace(name, linear).replace(curve, b"para" + bytes(8) + b"\0\1\0\0")
     pixels, record = one(saved(tmp_path, flat((55, 55, 55)), icc_profile=profile))
     assert np.abs(pixels.astype(int) - 128).max() <= 1 and record.steps == ("colour profile to sRGB",)
+
+
+@pytest.mark.parametrize(
+    ("values", "is_told"),
+    [
+        (np.full((64, 64), 255, np.uint8), True),
+        (np.full((64, 64, 3), (200, 30, 90), np.uint8), True),
+        (np.tile(np.arange(64, dtype=np.uint16) * 65, (64, 1)), True),  # 12 bits: 0 to 4095 of 65535
+        (np.tile(np.arange(64, dtype=np.uint16) * 1040, (64, 1)), False),
+        (np.tile(np.arange(64, dtype=np.uint8) % 20 + 230, (64, 1)), True),  # spans 19
+        (np.tile(np.arange(64, dtype=np.uint8) % 21 + 230, (64, 1)), False),  # spans 20
+    ],
+    ids=["blank", "coloured", "12 bits as 16", "16 bits", "19 levels", "20 levels"],
+)
+def test_a_picture_of_nearly_one_colour_is_used_with_a_warning(folder, values, is_told):
+    Image.fromarray(values).save(folder / "a.tif")
+    image_set = load_images(folder, 16)
+    assert len(image_set) == 2 and "good.png" not in warnings_of(image_set)
+    assert warnings_of(image_set).get("a.tif", ()) == ((ONE_COLOUR,) if is_told else ())
+    assert (ONE_COLOUR in shown(image_set)) == is_told
+
+
+def test_one_thin_faint_line_on_white_is_no_picture_of_one_colour(tmp_path):
+    page = Image.new("L", (1000, 1000), 255)
+    ImageDraw.Draw(page).line((200, 200, 700, 600), fill=205, width=2)
+    _, record = one(saved(tmp_path, page), 64)
+    assert record.warnings == ()
 
 
 def test_twelve_bits_of_a_tiff_are_the_whole_range_also_where_it_is_turned(tmp_path):

@@ -32,6 +32,8 @@ MIN_SIDE = 8
 """Pixels on the short side."""
 NEAR_LEVELS = 1
 """Mean absolute difference, of 255 levels at 16x16 pixels, below which two pictures are nearly the same."""
+NEARLY_ONE_COLOUR = 20
+"""Levels, of 255: one that spans fewer in every channel is told. 12 bits stored as 16 span 16, faint pencil 50."""
 REPEATED = "same picture as"
 """In the warning on a picture that repeats an earlier one, or nearly."""
 
@@ -102,12 +104,13 @@ def prepare(stream: BinaryIO, name: str, resolution: int) -> tuple[Image.Image |
                 upright, steps = _upright_first_frame(picture)
                 square, cropped = _centre_square(upright)
                 rgb, coloured = to_rgb(square)
+                plain = _plain(rgb)
                 fitted, resized, cautions = _resized(rgb, resolution)
     except Refused as reason:
         return None, ImageRecord(name, size, mode, refused=str(reason))
     except Exception as fault:  # decoders raise nearly every type there is when the bytes are wrong
         return None, ImageRecord(name, size, mode, refused=f"cannot be decoded: {_first_line(fault)}")
-    return fitted, ImageRecord(name, size, mode, (*steps, *cropped, *coloured, *resized), warnings=cautions)
+    return fitted, ImageRecord(name, size, mode, (*steps, *cropped, *coloured, *resized), warnings=(*cautions, *plain))
 
 
 def to_rgb(picture: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
@@ -256,6 +259,12 @@ def _centre_square(picture: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     left, top = (width - side) // 2, (height - side) // 2
     square = picture.crop((left, top, left + side, top + side))
     return square, (f"cropped {width}x{height} to {side}x{side}",)
+
+
+def _plain(picture: Image.Image) -> tuple[str, ...]:
+    """A warning if there is next to nothing to see on an RGB picture, such as a blank page or one far too dark."""
+    spans = (high - low for low, high in cast(tuple[tuple[int, int], ...], picture.getextrema()))
+    return () if max(spans) >= NEARLY_ONE_COLOUR else ("nearly one colour: is that meant?",)
 
 
 def _resized(picture: Image.Image, resolution: int) -> tuple[Image.Image, tuple[str, ...], tuple[str, ...]]:
