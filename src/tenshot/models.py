@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import re
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from tenshot.commands import argument
 from tenshot.errors import TenshotError
 from tenshot.files import check_reachable, told_as_sentence, write_atomically
 from tenshot.headers import check_header
@@ -109,7 +109,7 @@ def find_model(name: str | Path) -> Path:
     if is_folder and os.path.isfile(path.parent / "config.json"):
         best = path.parent / "best.safetensors"
         way_out = f", or take the best so far, {best}" if os.path.isfile(best) else ""
-        command = f"`tenshot adapt --resume {shlex.quote(str(name))}`"
+        command = f"`tenshot adapt --resume {argument(name)}`"
         raise TenshotError(f"{name} is a run that has not finished: go on with {command}{way_out}")
     if is_folder:
         raise TenshotError(f"{name} is a folder without model.safetensors: is it a finished run?")

@@ -60,7 +60,7 @@ def check_shots(shots: str) -> None:
         if run.is_begun():
             raise TenshotError(
                 f"{folder} is a run's folder, and its sheets are no images to train on: go on with it by "
-                f"{run.way_on}, or give the folder of the images, such as {shlex.quote(str(run.shots))}"
+                f"{run.way_on}, or give the folder of the images, such as {argument(run.shots)}"
             )
 
 

@@ -1,6 +1,5 @@
 """tenshot pretrain: many images to a source that can be adapted."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +7,7 @@ from rich.console import Console
 from tyro.conf import arg
 
 from tenshot.cli.running import Flag, carry_out, parse_run, peek, values_of
+from tenshot.commands import argument
 from tenshot.config import RunConfig, read_config
 from tenshot.errors import TenshotError
 from tenshot.methods.pretrain import Pretrain
@@ -45,6 +45,6 @@ def run(arguments: list[str]) -> int:
     out = carry_out("pretrain", arguments, config, flags)
     if out is not None:
         model = out / "model.safetensors"
-        lines = (f"\nmodel  {model}", f"next   tenshot adapt my_images --source {shlex.quote(str(model))}")
+        lines = (f"\nmodel  {model}", f"next   tenshot adapt my_images --source {argument(model)}")
         Console(highlight=False).print("\n".join(lines), soft_wrap=True, markup=False)
     return 0

@@ -12,6 +12,7 @@ from tyro.conf import OmitArgPrefixes, Positional, Suppress, arg
 
 from tenshot import loop, plan
 from tenshot.cli.common import PathFlag, Signals, parse, warnings_told
+from tenshot.commands import argument
 from tenshot.config import RunConfig
 from tenshot.data import intake_table, load_images
 from tenshot.errors import TenshotError
@@ -71,7 +72,7 @@ def parse_run(
 
 def _check_used(arguments: list[str], config: RunConfig) -> None:
     """Raises TenshotError for a setting that was given and changes nothing."""
-    given = {argument.partition("=")[0].replace("_", "-") for argument in arguments if argument.startswith("--")}
+    given = {word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--")}
     for name, needs in config.idle().items():
         if f"--{name}" in given:
             raise TenshotError(f"--{name} changes nothing without {needs}: leave it out, or give that too")
@@ -84,8 +85,8 @@ def _check_used(arguments: list[str], config: RunConfig) -> None:
 
 def _check_owner(arguments: list[str], method: str) -> None:
     """Raises TenshotError for a setting of another method than the run's."""
-    for argument in arguments:
-        given = argument.partition("=")[0]
+    for word in arguments:
+        given = word.partition("=")[0]
         owner = given.removeprefix("--").partition(".")[0]
         if owner in KNOWN and owner != method and given.startswith(f"--{owner}."):
             verb = "tenshot pretrain" if owner == Pretrain.name else f"tenshot adapt --method {owner}"
@@ -102,11 +103,11 @@ def values_of(config: RunConfig) -> dict[str, Any]:
 def peek(arguments: list[str], flag: str) -> str | None:
     """A flag's value, the last one if it is given twice, before it is clear which flags there are."""
     found = None
-    for i, argument in enumerate(arguments):
-        if argument == flag and i + 1 < len(arguments):
+    for i, word in enumerate(arguments):
+        if word == flag and i + 1 < len(arguments):
             found = arguments[i + 1]
-        elif argument.startswith(f"{flag}="):
-            found = argument.partition("=")[2]
+        elif word.startswith(f"{flag}="):
+            found = word.partition("=")[2]
     return found
 
 
@@ -122,7 +123,7 @@ def _resume(arguments: list[str], flags: Any, interrupts: Interrupts) -> Path:
     if others := [a for a in arguments if a not in ("--resume", flags.resume, f"--resume={flags.resume}")]:
         raise TenshotError(
             f"--resume goes on with the run's own settings: leave out {shlex.join(others)}, "
-            f"or begin a new run with --config {shlex.quote(str(Path(flags.resume) / 'config.json'))}"
+            f"or begin a new run with --config {argument(Path(flags.resume) / 'config.json')}"
         )
     with ProgressLine(Console(highlight=False)) as watch:
         loop.resume(Path(flags.resume), watch=watch, interrupts=interrupts)

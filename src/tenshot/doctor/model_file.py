@@ -1,11 +1,11 @@
 """A model file or another program's checkpoint: what it is, and what can be done with it. Nothing in it is executed."""
 
-import shlex
 from pathlib import Path
 
 import torch
 
 from tenshot import nvidia
+from tenshot.commands import argument
 from tenshot.convert import model_of
 from tenshot.doctor.finding import Finding, fault, ok, warning
 from tenshot.errors import TenshotError
@@ -32,7 +32,7 @@ def check_model_file(path: Path, name: str = "") -> list[Finding]:
     kind = str(model.card.get("kind", "model"))
     told = ", ".join(f"{key} {model.card[key]}" for key in ("name", "licence") if model.card.get(key))
     findings = [ok("file", f"{_size(path)}: a model file of tenshot, {kind}{f', {told}' if told else ''}")]
-    return [*findings, *networks(model), _use(model, name or shlex.quote(str(path)))]
+    return [*findings, *networks(model), _use(model, name or argument(path))]
 
 
 def networks(model: Model) -> list[Finding]:
@@ -75,12 +75,12 @@ def _foreign(path: Path) -> list[Finding]:
     with path.open("rb") as file:
         kind = "torch's zip format" if file.read(2) == b"PK" else "pickle"
     model = model_of(content, path)
-    out = shlex.quote(f"{path.stem}.safetensors")
+    out = argument(f"{path.stem}.safetensors")
     return [
         ok("file", f"{_size(path)}: another program's checkpoint, {layout}, {kind}; nothing in it was executed"),
         *networks(model),
         *(warning("note", note) for note in model.card.get("notes", [])),
-        ok("next", f"`tenshot convert {shlex.quote(str(path))} {out}`, then give {out} to `tenshot adapt --source`"),
+        ok("next", f"`tenshot convert {argument(path)} {out}`, then give {out} to `tenshot adapt --source`"),
     ]
 
 

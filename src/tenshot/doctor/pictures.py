@@ -1,9 +1,9 @@
 """Images to adapt to: how many can be used, and whether a source can be adapted to them."""
 
 import os
-import shlex
 from pathlib import Path
 
+from tenshot.commands import argument
 from tenshot.config import RunConfig
 from tenshot.data import ImageSet, load_images
 from tenshot.doctor.finding import Finding, fault, ok, warning
@@ -52,8 +52,8 @@ def check_pictures(path: Path, source: str) -> tuple[list[Finding], ImageSet | N
 def _next(path: Path, source: str, *, can_be_adapted: bool) -> Finding:
     if not can_be_adapted:
         return fault("source", f"{source} has no discriminator, so it cannot be adapted; name another --source")
-    given = "" if source == RunConfig.source else f" --source {shlex.quote(source)}"
-    command = f"`tenshot adapt {shlex.quote(str(path))}{given} --out RUN`"
+    given = "" if source == RunConfig.source else f" --source {argument(source)}"
+    command = f"`tenshot adapt {argument(path)}{given} --out RUN`"
     return ok("next", f"{command}, or with --dry-run to see what it would take")
 
 

@@ -2,12 +2,12 @@
 
 import json
 import os
-import shlex
 import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from tenshot.commands import argument
 from tenshot.config import RunConfig, read_config
 from tenshot.data import load_images
 from tenshot.doctor.finding import Finding, fault, ok, warning
@@ -181,7 +181,7 @@ def _begun(run: RunDir, config: RunConfig) -> _Begun:
 
 def _next(run: RunDir, config: RunConfig, begun: _Begun, *, is_free: bool) -> Finding:
     """What to type: a run that is done draws, another is resumed if it can be."""
-    name = shlex.quote(str(run.path))
+    name = argument(run.path)
     if run.model.is_file():
         draw = f"`tenshot generate {name} --seeds 0-99 --out IMAGES`"
         return ok("next", f"the run is done; {draw}, or `tenshot report {name}`")
