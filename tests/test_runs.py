@@ -24,7 +24,7 @@ from tenshot.lock import Lock
 from tenshot.looks import Looks
 from tenshot.methods import Finetune
 from tenshot.models import load_model, read_tensors, save_model
-from tenshot.runs import RunDir
+from tenshot.runs import RunDir, check_shots
 from tenshot.sheets import grid, save_png
 from tiny import tiny_model, tiny_shots
 
@@ -536,3 +536,12 @@ def test_a_journal_of_returns_that_says_nonsense_is_no_traceback(given, tmp_path
     run = stopped(given, tmp_path / "run")
     (run.path / "recovery.jsonl").write_text('{"step": 2, "returns": null}\n{"step": 2, "returns": "x"}\n')
     assert loop.resume(run.path).card["steps"] == STEPS
+
+
+def test_images_that_may_not_be_looked_at_are_told_as_a_sentence(tmp_path, monkeypatch):
+    def denied(*_):
+        raise PermissionError(errno.EACCES, "denied")
+
+    monkeypatch.setattr("pathlib.Path.iterdir", denied)
+    with pytest.raises(TenshotError, match=r"cannot look into .*: permission denied"):
+        check_shots(str(tmp_path))

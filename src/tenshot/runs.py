@@ -55,7 +55,9 @@ def check_shots(shots: str) -> None:
     """Raises TenshotError where a folder of images is a run's, or holds runs: sheets and samples are no shots."""
     if not os.path.isdir(shots):
         return
-    for folder in (Path(shots), *(path for path in sorted(Path(shots).iterdir()) if path.is_dir())):
+    with told_as_sentence("look into", Path(shots)):
+        inside = sorted(path for path in Path(shots).iterdir() if os.path.isdir(path))
+    for folder in (Path(shots), *inside):
         run = RunDir(folder)
         if run.is_begun():
             raise TenshotError(
