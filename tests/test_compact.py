@@ -407,6 +407,14 @@ class TestTheVerb:
         said = capsys.readouterr().out
         assert "140.0%" in said and "103.0%" in said
 
+    def test_what_shall_stay_unjudged_is_cut_and_fine_tuned_and_says_so(self, tmp_path, source, monkeypatch, capsys):
+        monkeypatch.setattr(export, "_Judge", mock.Mock(side_effect=AssertionError("judged")))
+        how = ["--target-ratio", "0.4", "--finetune-steps", "3", "--latents", "4", "--unjudged"]
+        assert main(["export", source, *how, "--out", str(tmp_path / "c.safetensors")]) == 0
+        told = json.loads((tmp_path / "c.proof.json").read_text())
+        assert told["finetune"]["steps"] == 3 and "scores" not in told["finetune"]
+        assert "note: the images were not judged: --unjudged says so" in capsys.readouterr().out
+
     def test_an_onnx_file_has_a_proof_of_its_own_that_names_its_numbers(self, tmp_path, source):
         pytest.importorskip("onnxruntime")
         for name, dtype in (("c.safetensors", "float32"), ("c.onnx", "int8")):

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tenshot.__main__ import main
 from tenshot.cli import running
+from tenshot.loop import Progress
 from tenshot.output import Output, why_lost
 from tenshot.progress import ProgressLine
 from tenshot.runs import RunDir
@@ -143,3 +145,13 @@ def test_commands_to_copy_are_quoted(tmp_path, tiny_source, shots, capsys):
     told = capsys.readouterr().out.splitlines()[-1]
     assert shlex.split(told) == ["next", "tenshot", "generate", str(out), "--seeds", "0-99", "--out", f"{out}-images"]
     assert shlex.split(RunDir(out).way_on.strip("`"))[-1] == str(out)
+
+
+def test_the_progress_line_speaks_of_pruning_once_something_is_pruned():
+    out = io.StringIO()
+    with ProgressLine(Console(file=out, width=100)) as line:
+        line(Progress(1, 2, {"d": 1.0, "g": 0.5, "pruned": 0.0, "seconds": 0.1}, {}))
+        line(Progress(2, 2, {"d": 1.0, "g": 0.5, "pruned": 0.025, "seconds": 0.1}, {}))
+    first, second = out.getvalue().splitlines()
+    assert first.startswith("step 1/2  D 1.00  G 0.50  ") and "pruned" not in first
+    assert second.startswith("step 2/2  D 1.00  G 0.50  pruned 2.5%  ")

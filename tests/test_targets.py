@@ -78,6 +78,8 @@ def here(tmp_path, monkeypatch, tiny_model):
         ("evaluate m.safetensors --out mine.json", "mine.json, a file that is no result of tenshot evaluate"),
         ("export run --out x.safetensors --real shots", "--real is for --target-ratio: leave it out, or give that too"),
         ("export run --compact --lr 1 --out x.safetensors", "--lr is for --target-ratio"),
+        ("export run --compact --unjudged --out x.safetensors", "--unjudged is for --target-ratio"),
+        ("export run --target-ratio 0.3 --unjudged --real one --out x.safetensors", "--unjudged leaves nothing to do"),
         ("export run --multiple 7 --out x.safetensors", "--multiple is for --compact or --target-ratio"),
         ("generate run --grid photo.png", "photo.png, a file that is no grid of tenshot's"),
         ("generate run --grid square.png", "square.png, a file that is no grid of tenshot's"),

@@ -48,7 +48,8 @@ class ProgressLine:
         scores = "".join(f"  {name} {value:.3g}" for name, value in now.scores.items())
         shown = "".join(f"{name.upper()} {value:.2f}  " for name, value in self.smooth.items())
         skipped = f"  skipped {now.skipped}" if now.skipped else ""
-        losses = f"{shown}pruned {now.stats['pruned']:.1%}{skipped}{scores}"
+        pruned = f"pruned {now.stats['pruned']:.1%}" if now.stats["pruned"] else ""  # most methods prune nothing
+        losses = f"{shown}{pruned}{skipped}{scores}".rstrip()
         self.bar.update(self.task, total=now.steps, completed=now.step, losses=losses)
         if not self.console.is_terminal and (now.step == now.steps or now.step % max(1, now.steps // 10) == 0):
             elapsed = time.monotonic() - self.started

@@ -64,6 +64,8 @@ class _Export:
     """Learning rate of the fine-tuning."""
     real: PathFlag = None
     """Held-out images to judge a fine-tuned generator by. Default: the uncut generator's own."""
+    unjudged: bool = False
+    """Leave the judging out, which takes longer than the fine-tuning."""
     multiple: int = Cut.multiple
     """Channels that a layer keeps are filled up with silent ones to a multiple of this: odd counts can be slower."""
     latents: int = 1000
@@ -166,12 +168,14 @@ def _check(flags: _Export) -> Path:
 
 def _check_used(flags: _Export) -> None:
     """Raises TenshotError for an option that nothing would come of."""
-    of_tuning = ("finetune_steps", "lr", "real", "seed")
+    of_tuning = ("finetune_steps", "lr", "real", "unjudged", "seed")
     idle = () if flags.target_ratio else of_tuning if flags.compact else (*of_tuning, "multiple", "latents")
     for name in idle:
         if getattr(flags, name) != getattr(_Export, name):
             needs = "--target-ratio" if name in of_tuning else "--compact or --target-ratio"
             raise TenshotError(f"--{name.replace('_', '-')} is for {needs}: leave it out, or give that too")
+    if flags.unjudged and flags.real:
+        raise TenshotError(f"--unjudged leaves nothing to do for --real {flags.real}: give one of them")
 
 
 def _check_free(flags: _Export, out: Path) -> None:
@@ -196,16 +200,16 @@ def _cut(model: Model, cut: Cut, flags: _Export, watch: Bar) -> Compacted:
         reals = load_images(flags.real, model.resolution, limit=METRICS[METRIC].n_real).images
         if len(reals) < 2:
             raise TenshotError(f"--real {flags.real} holds one usable image: {METRIC} needs at least two, better 2,000")
+    why = "--unjudged says so" if flags.unjudged else ""
     try:
         efflite.weights_path()
-        scores = True
     except TenshotError:
         if reals is not None:
             raise
-        scores = False
-    found = compacted(model, cut, real=reals, watch=watch, scores=scores)
-    if found.finetune and not scores:
-        found.notes.append(f'the images were not judged: {METRIC} needs pip install "tenshot[bench]"')
+        why = why or f'{METRIC} needs pip install "tenshot[bench]"'
+    found = compacted(model, cut, real=reals, watch=watch, scores=not why)
+    if found.finetune and why:
+        found.notes.append(f"the images were not judged: {why}")
     return found
 
 
