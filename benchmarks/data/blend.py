@@ -1,4 +1,4 @@
-"""Mix two generators that one was trained from the other: every weight so far on the way from one to the other.
+"""Mix two generators of which one was trained on from the other: every weight goes a share of the way between them.
 
     python blend.py SOURCE OTHER SHARE OUT
 
