@@ -102,6 +102,13 @@ class TestSpecs:
         assert (jobs[1].config.lr, jobs[1].config.method.guards.max_ratio) == (0.001, 0.3)
         assert jobs[1].config.method.prune_mass == METHODS["dap"]().prune_mass
 
+    def test_a_methods_settings_for_all_are_those_of_its_variants_alone(self, tmp_path):
+        variants = {"finetune": {}, "dap": {}, "x": {"method": "dap", "dap": {"reach": 2.0}}}
+        matrix = {"settings": {"dap": {"reach": 1.0, "spread": 1.5}}, "domains": ["a"], "seeds": [0]}
+        jobs = read_spec(write_spec(tmp_path, {**matrix, "variants": variants})).jobs
+        assert jobs[0].config == RunConfig(shots="a.zip/shots", method=METHODS["finetune"](), seed=0)
+        assert [(job.config.method.reach, job.config.method.spread) for job in jobs[1:]] == [(1.0, 1.5), (2.0, 1.5)]
+
     def test_a_domain_or_seed_that_is_named_twice_counts_once(self, tmp_path):
         spec = read_spec(write_spec(tmp_path, {"variants": {"dap": {}}, "domains": ["a", "b", "a"], "seeds": [1, 1]}))
         assert (spec.domains, spec.seeds, len(spec.jobs)) == (("a", "b"), (1,), 2)

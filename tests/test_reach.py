@@ -34,10 +34,10 @@ def adapted(method, steps=24, until=None, **settings):
     return run
 
 
-def account(source, values):
+def account(source, values, mean="arithmetic"):
     information = torch.tensor([source, 0.0, 0.0], dtype=torch.float64)
     for value in values:
-        remember_(information, torch.tensor(value))
+        remember_(information, torch.tensor(value), mean)
     return information
 
 
@@ -105,23 +105,42 @@ def test_what_is_given_does_not_change():
             assert torch.equal(parameter, network.get_parameter(name))
 
 
+def share(source, values, mean="arithmetic"):
+    return relative(account(source, values, mean), mean)
+
+
 def test_a_layers_share_is_its_mean_over_the_run_over_that_of_the_source():
-    assert relative(account(5.0, [4.0, 6.0, 2.0, 1.0, 0.0, 2.0])) == pytest.approx((15 / 6) / 5)
+    assert share(5.0, [4.0, 6.0, 2.0, 1.0, 0.0, 2.0]) == pytest.approx((15 / 6) / 5)
+    assert share(5.0, [4.0, 6.0, 2.0, 1.0, 3.0], "geometric") == pytest.approx(144 ** (1 / 5) / 5)
 
 
-def test_nothing_is_said_before_the_first_estimate_or_where_nothing_was_at_stake():
-    assert relative(account(5.0, [])) is None
-    assert relative(account(0.0, [1.0, 2.0])) is None
+def test_one_leap_hardly_moves_a_geometric_mean_and_nor_does_one_estimate_of_nothing():
+    quiet, leap = [1.0] * 99, [1000.0]
+    assert share(1.0, quiet + leap) == pytest.approx(10.99)
+    assert share(1.0, quiet + leap, "geometric") == pytest.approx(1000**0.01)
+    assert 0.4 < share(1.0, [*quiet, 0.0], "geometric") < 1
 
 
-def test_an_estimate_that_is_not_a_number_is_left_out():
-    told = account(5.0, [4.0, float("nan"), 6.0, float("inf"), 2.0])
-    assert torch.equal(told, account(5.0, [4.0, 6.0, 2.0]))
+@pytest.mark.parametrize("mean", ["arithmetic", "geometric"])
+def test_nothing_is_said_before_the_first_estimate_or_where_nothing_was_at_stake(mean):
+    assert share(5.0, [], mean) is None
+    assert share(0.0, [1.0, 2.0], mean) is None
+    assert share(5.0, [0.0, 0.0], mean) == pytest.approx(0, abs=1e-30)
 
 
-@given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=20), st.floats(1e-3, 1e3))
-def test_the_scale_of_the_loss_does_not_matter(values, scale):
-    plain, scaled = (relative(account(3.0 * k, [v * k for v in values])) for k in (1.0, scale))
+@pytest.mark.parametrize("mean", ["arithmetic", "geometric"])
+def test_an_estimate_that_is_not_a_number_is_left_out(mean):
+    told = account(5.0, [4.0, float("nan"), 6.0, float("inf"), 2.0], mean)
+    assert torch.equal(told, account(5.0, [4.0, 6.0, 2.0], mean))
+
+
+@given(
+    st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=20),
+    st.floats(1e-3, 1e3),
+    st.sampled_from(["arithmetic", "geometric"]),
+)
+def test_the_scale_of_the_loss_does_not_matter(values, scale, mean):
+    plain, scaled = (share(3.0 * k, [v * k for v in values], mean) for k in (1.0, scale))
     assert plain is not None and scaled == pytest.approx(plain, rel=1e-3)
 
 
@@ -218,7 +237,8 @@ def test_what_was_at_stake_is_that_of_the_first_images_however_long_the_run_is(s
 def test_after_its_first_images_a_run_goes_the_less_beyond_the_average_the_longer_it_went_on():
     settings = {"reach": 1.1, "max_reach": 50.0, "max_layer_reach": 50.0, "spread": 1.5}
     run = adapted(replace(NEVER, reach_images=12, **settings))  # 24 steps of 2 images, so a quarter of them
-    shares = {name: relative(run.state[f"generator/{name}/information"]) for name in run.method.reaches(run.state)}
+    accounts = {name: run.state[f"generator/{name}/information"] for name in run.method.reaches(run.state)}
+    shares = {name: relative(information, "arithmetic") for name, information in accounts.items()}
     whole = places(shares, 1.1, 50.0, 50.0)
     assert min(whole.values()) < 1 < max(whole.values())
     for name, place in run.method.reaches(run.state).items():
@@ -229,6 +249,18 @@ def test_after_its_first_images_a_run_goes_the_less_beyond_the_average_the_longe
         begun, here = run.nets.source.get_parameter(weight), average.get_parameter(weight)
         wanted = (1 + 0.5 / 2) * max(1.0, place) * (begun + place * (here - begun))
         torch.testing.assert_close(result.get_parameter(weight), wanted)
+
+
+def test_a_run_averages_its_estimates_as_asked(monkeypatch):
+    seen, remember = [], dap_module.remember_
+    monkeypatch.setattr(dap_module, "remember_", lambda *given: (seen.append(given[1].item()), remember(*given)))
+    run = adapted(replace(NEVER, reach=1.0, reach_mean="geometric"))
+    estimates = torch.tensor(seen, dtype=torch.float64).reshape(-1, len(BLOCKS))
+    for name, values in zip(BLOCKS, estimates.T, strict=True):
+        information = run.state[f"generator/{name}/information"]
+        assert relative(information, "geometric") == pytest.approx(values.log().mean().exp().item() / information[0])
+    told = places({n: relative(run.state[f"generator/{n}/information"], "geometric") for n in BLOCKS}, 1.0, 1.25, 2.0)
+    assert run.method.reaches(run.state) == told
 
 
 def test_styles_can_spread_without_reach():

@@ -84,7 +84,9 @@ PRESETS: dict[str, dict[str, Preset]] = {
         ),
     },
     "dap": {
-        "faces64": Preset(_TUNED, {"ema_half_life": 200, "dap": {"reach": 12.0, "spread": 1.15}}),
+        "faces64": Preset(
+            _TUNED, {"ema_half_life": 200, "dap": {"reach": 38.0, "reach_mean": "geometric", "spread": 1.15}}
+        ),
         "paper": Preset(
             "the public code's loop, iterations as RICK's; the paper publishes none", {**_PUBLIC_CODE, "steps": 1750}
         ),

@@ -14,7 +14,7 @@ styles as far as its weights, about the mean latent: the opposite of truncation,
 import copy
 import math
 from collections.abc import Mapping
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -27,22 +27,33 @@ from tenshot.randomness import generator_for
 SOURCE_SAMPLES = 128
 """Latents by which the source's own Fisher information is measured, before the first step."""
 
+Mean = Literal["arithmetic", "geometric"]
 
-def remember_(information: Tensor, fisher: Tensor) -> None:
-    """Take one estimate into a layer's account, `[3]`: the source's Fisher information, the sum of the run's, and its
-    number of estimates.
+_LEAST = torch.finfo(torch.float32).tiny
+"""What an estimate of 0 counts as where logarithms are taken."""
+
+
+def remember_(information: Tensor, fisher: Tensor, mean: Mean) -> None:
+    """Take one estimate into a layer's account, `[3]`: the source's Fisher information, the sum of the run's (of its
+    logarithm, for a geometric mean), and its number of estimates.
 
     fisher: that of a layer, mean over its living filters, a scalar. One that is not finite is left out.
     """
     if torch.isfinite(fisher):
-        information += information.new_tensor([0.0, fisher.item(), 1.0])
+        value = fisher.item()
+        information += information.new_tensor(
+            [0.0, math.log(max(value, _LEAST)) if mean == "geometric" else value, 1.0]
+        )
 
 
-def relative(information: Tensor) -> float | None:
+def relative(information: Tensor, mean: Mean) -> float | None:
     """A layer's Fisher information, mean over the estimates so far, as a share of the source's own; None before the
     first estimate, or where the source's is 0."""
     source, total, estimates = information.tolist()
-    return total / estimates / source if estimates and source > 0 else None
+    if not estimates or source <= 0:
+        return None
+    average = total / estimates
+    return (math.exp(average) if mean == "geometric" else average) / source
 
 
 def places(shares: Mapping[str, float], gain: float, most: float, most_of_layer: float) -> dict[str, float]:

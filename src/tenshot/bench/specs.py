@@ -10,9 +10,9 @@
 A variant holds what differs from the preset of its method, which is its own name if it gives none: settings of a run,
 those of the method under the method's name, `preset`, `shots` (where "{domain}" stands for the domain), `first`, how
 many of the shots are used, and `source_sha256`, the file that the source must be: results on it stay what the spec
-asks for when another file takes the source's name. `settings` are those of all variants. `metrics` names what is
-measured, the offline metrics if it is missing. A spec without `variants` is one run: its keys are the variant's, with
-`domain` and `seed`.
+asks for when another file takes the source's name. `settings` are those of all variants; a method's among them those
+of its variants alone. `metrics` names what is measured, the offline metrics if it is missing. A spec without `variants`
+is one run: its keys are the variant's, with `domain` and `seed`.
 """
 
 import hashlib
@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 from tenshot.config import RunConfig, build_method
 from tenshot.errors import TenshotError
 from tenshot.files import told_as_sentence
+from tenshot.methods import KNOWN
 from tenshot.metrics import METRICS, OFFLINE
 from tenshot.presets import DEFAULT, find_preset
 from tenshot.settings import build
@@ -157,7 +158,7 @@ def _spec(values: dict[str, Any]) -> Spec:
         raise TenshotError("domains and seeds must be lists, and nothing may be empty")
     metrics = _metrics(values.get("metrics", list(OFFLINE)))
     jobs = [
-        _job(variant, domain, seed, _merged(shared, given), metrics)
+        _job(variant, domain, seed, _merged(_shared_by(variant, given, shared), given), metrics)
         for seed in seeds
         for domain in domains
         for variant, given in variants.items()
@@ -176,6 +177,12 @@ def _metrics(names: Any) -> tuple[str, ...]:
 def _once(values: Any) -> Any:
     """A list without what it holds twice: a run is done once. Anything else as it is."""
     return [value for i, value in enumerate(values) if value not in values[:i]] if isinstance(values, list) else values
+
+
+def _shared_by(variant: str, given: Any, shared: dict[str, Any]) -> dict[str, Any]:
+    """Of the settings of all variants those that this one has: not those of another method."""
+    method = given.get("method", variant) if isinstance(given, dict) else variant
+    return {key: value for key, value in shared.items() if key == method or key not in KNOWN}
 
 
 def _merged(shared: dict[str, Any], given: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from tenshot.methods.deciding import fates_of, is_usable, layer_report, sample_l
 from tenshot.nets import Generator
 from tenshot.pruning import Guards, count_cumulative, count_share, count_single, decide, ramp, track
 from tenshot.randomness import generator_for
-from tenshot.reach import SOURCE_SAMPLES, beyond, extend, places, relative, remember_
+from tenshot.reach import SOURCE_SAMPLES, Mean, beyond, extend, places, relative, remember_
 from tenshot.settings import check_types, require
 
 _LOSS_PHASE: dict[Network, Phase] = {"generator": "g", "discriminator": "d"}
@@ -79,6 +79,9 @@ class Dap(Method):
     """How far the layers of the result go from the source on average: this times their Fisher information early in
     the run, as a share of what it had in the source; each in proportion to the root of its own. Where little was at
     stake the source is kept, where much was a layer goes on beyond the moving average. 0 = the moving average."""
+    reach_mean: Mean = "arithmetic"
+    """How a layer's Fisher information is averaged over those steps. geometric: the few steps in which it leaps up
+    weigh little, so seeds agree better; it is lower, and wants a larger `reach`."""
     reach_images: int = 2400
     """Over how many of the run's first images that is: what is at stake falls while a run goes on, and more steps do
     not make a domain nearer. After them the result goes the less beyond the average, and spreads the less, the longer
@@ -115,7 +118,9 @@ class Dap(Method):
     def idle(self) -> dict[str, str]:
         found: dict[str, str] = {}
         if not self.reach:
-            found |= dict.fromkeys(("max_reach", "max_layer_reach", "reach_images"), "--dap.reach above 0")
+            found |= dict.fromkeys(
+                ("max_reach", "max_layer_reach", "reach_images", "reach_mean"), "--dap.reach above 0"
+            )
         if self.estimator == "gate":
             found["fisher_samples"] = "--dap.estimator weight"
         if self.consistency == "none":
@@ -145,7 +150,7 @@ class Dap(Method):
         """By the name of G's layer: how far it goes, 1 = as far as the moving average; 1 before the first estimate and
         for layers without Fisher information in the source. Empty without `reach`."""
         names = [key.split("/")[1] for key in state if key.startswith("generator/") and key.endswith("/information")]
-        found = {name: relative(state[f"generator/{name}/information"]) for name in names}
+        found = {name: relative(state[f"generator/{name}/information"], self.reach_mean) for name in names}
         shares = {name: share for name, share in found.items() if share is not None}
         reached = places(shares, self.reach, self.max_reach, self.max_layer_reach) if shares else {}
         early = self._early(state)
@@ -244,7 +249,7 @@ class Dap(Method):
             key = f"{network}/{name}"
             state[f"{key}/importance"] = track(state[f"{key}/importance"], values, alive[name], beta, seen, scale)
             if (information := state.get(f"{key}/information")) is not None and (is_early or not information[2]):
-                remember_(information, values[alive[name]].mean())
+                remember_(information, values[alive[name]].mean(), self.reach_mean)
 
     def _decide(
         self, network: Network, groups: list[FilterGroup], context: Context, state: State, risen: float
