@@ -1,6 +1,6 @@
 """Where on the line from source to adapted generator is a domain nearest? `dap` adapts once; each place is then scored.
 
-    python benchmarks/tuning/reach.py DATA sketch 1 --gains 0,12 --spreads 1,1.15,1.3 --places 0.6,0.8,1
+    python benchmarks/tuning/reach.py DATA sketch 1 --gains 0,38 --spreads 1,1.15,1.3 --places 0.6,0.8,1
 
 gains: settings of `reach`, 0 = none, each with every one of `spreads`. places: one reach for all layers. Scores are
 `fd_efflite_2k` and `intra_dist_1k` with 1,000 fakes; DATA holds `<domain>.zip` with shots/ and heldout/. Only for the
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("domain", choices=("sketch", "toonHead", "bottts"))
     parser.add_argument("seed", type=int)
-    parser.add_argument("--gains", type=numbers, default=[0.0, 12.0])
+    parser.add_argument("--gains", type=numbers, default=[0.0, 38.0])
     parser.add_argument("--spreads", type=numbers, default=[1.0, 1.15])
     parser.add_argument("--places", type=numbers, default=[])
     parser.add_argument("--most", type=float, default=1.25, help="max_reach")
