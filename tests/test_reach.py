@@ -15,7 +15,7 @@ from tenshot.methods import Dap
 from tenshot.methods import dap as dap_module
 from tenshot.pruning import Guards
 from tenshot.randomness import generator_for
-from tenshot.reach import SOURCE_SAMPLES, extend, places, relative, remember_
+from tenshot.reach import SOURCE_SAMPLES, extend, places, relative, remember_, spreads_of
 from tenshot.result import averaged_model
 from tenshot.step import run_step
 from tiny import tiny_model, tiny_shots
@@ -41,9 +41,9 @@ def account(source, values, mean="arithmetic"):
     return information
 
 
-def extended(reaches, spread=1.0):
+def extended(reaches, spreads=None):
     source, averaged = (tiny_model(dtype=torch.float64, seed=seed).generator for seed in (0, 1))
-    return source, averaged, extend(source, averaged, reaches, {}, [], spread)
+    return source, averaged, extend(source, averaged, reaches, spreads or {}, {}, [])
 
 
 def test_every_parameter_belongs_to_one_block_and_torgb_to_the_convolution_it_reads():
@@ -60,18 +60,33 @@ def test_every_parameter_belongs_to_one_block_and_torgb_to_the_convolution_it_re
 def test_one_place_for_all_layers_is_a_point_on_the_line_through_both_networks(place):
     source, averaged, result = extended(dict.fromkeys(BLOCKS, place))
     for name, parameter in result.named_parameters():
-        if place <= 1 or "modulation" not in name:
-            a, b = source.get_parameter(name), averaged.get_parameter(name)
-            torch.testing.assert_close(parameter, (1 - place) * a + place * b, atol=1e-11, rtol=0)
+        a, b = source.get_parameter(name), averaged.get_parameter(name)
+        torch.testing.assert_close(parameter, (1 - place) * a + place * b, atol=1e-11, rtol=0)
 
 
-@pytest.mark.parametrize(("spread", "wanted"), [(1.0, (1, 1, 1.5, 2, 1)), (1.2, (1.2, 1.2, 1.8, 2.4, 1.2))])
-def test_styles_spread_about_those_of_the_mean_latent_and_with_a_layer_that_goes_beyond_the_average(spread, wanted):
+@pytest.mark.parametrize(
+    ("spread", "below", "wanted"),
+    [
+        (1.0, "full", (1, 1, 1.5, 2, 1)),
+        (1.0, "place", (1, 1, 1.5, 2, 1)),
+        (1.2, "full", (1.2, 1.2, 1.8, 2.4, 1.2)),
+        (1.2, "place", (1.06, 1.2, 1.8, 2.4, 1)),
+    ],
+)
+def test_styles_are_to_spread_with_a_layer_that_goes_beyond_the_average_and_less_below_it_if_asked(
+    spread, below, wanted
+):
     reaches = dict(zip(BLOCKS, (0.3, 1.0, 1.5, 2.0, 0.0), strict=True))
-    source, averaged, result = extended(reaches, spread)
+    assert spreads_of(reaches, spread, below) == pytest.approx(dict(zip(BLOCKS, wanted, strict=True)))
+
+
+def test_styles_spread_about_those_of_the_mean_latent():
+    reaches = dict(zip(BLOCKS, (0.3, 1.0, 1.5, 2.0, 0.0), strict=True))
+    factors = dict(zip(BLOCKS, (1.2, 1.0, 1.8, 2.4, 0.5), strict=True))
+    source, averaged, result = extended(reaches, factors)
     w = result.map(torch.randn(8, 16, dtype=torch.float64))
     mean = result.mean_latent(generator_for(0, "latent_avg"))
-    for block, factor in zip(BLOCKS, wanted, strict=True):
+    for block, factor in factors.items():
         rgb = {"conv1": ["to_rgb1"], "convs.1": ["to_rgbs.0"], "convs.3": ["to_rgbs.1"]}.get(block, [])
         for name in (f"{part}.conv.modulation" for part in (block, *rgb)):
             begun, end = source.get_submodule(name), averaged.get_submodule(name)
@@ -261,6 +276,19 @@ def test_a_run_averages_its_estimates_as_asked(monkeypatch):
         assert relative(information, "geometric") == pytest.approx(values.log().mean().exp().item() / information[0])
     told = places({n: relative(run.state[f"generator/{n}/information"], "geometric") for n in BLOCKS}, 1.0, 1.25, 2.0)
     assert run.method.reaches(run.state) == told
+
+
+@pytest.mark.parametrize("below", ["full", "place"])
+def test_layers_below_the_average_get_what_spread_their_run_asks_for(below):
+    run = adapted(replace(NEVER, reach=0.3, spread=1.5, spread_below=below))
+    result, average = run.method.averaged(run.nets, run.state), run.nets.ema
+    reaches = run.method.reaches(run.state)
+    assert min(reaches.values()) < 0.9
+    for name, place in reaches.items():
+        weight = f"{name}.conv.modulation.weight"
+        begun, here = run.nets.source.get_parameter(weight), average.get_parameter(weight)
+        factor = (1 + 0.5 * (place if below == "place" and place < 1 else 1)) * max(1.0, place)
+        torch.testing.assert_close(result.get_parameter(weight), factor * (begun + place * (here - begun)))
 
 
 def test_styles_can_spread_without_reach():

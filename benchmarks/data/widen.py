@@ -26,7 +26,8 @@ def main() -> None:
     options = parser.parse_args()
     model = tenshot.load(options.source)
     still = dict.fromkeys(model.generator.blocks().keys() - {"style"}, 1.0)
-    wide = extend(model.generator, model.generator, still, {}, [], spread=options.factor)
+    factors = dict.fromkeys(still, options.factor)
+    wide = extend(model.generator, model.generator, still, factors, {}, [])
     measure_latent_avg_(wide)  # a checkpoint's average still has the one of its source
     tenshot.save(options.out, replace(model, generator=wide), dtype=torch.float16)
 

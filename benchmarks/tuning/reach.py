@@ -61,7 +61,7 @@ def main() -> None:
         told(f"reach {gain:g} {places}, spread {spread:g}", method.averaged(run.nets, state))
     for place in options.places:
         reaches = dict.fromkeys(config.method.reaches(run.state), place)
-        told(f"all layers at {place:g}", extend(run.nets.source, run.nets.ema, reaches, {}, []))
+        told(f"all layers at {place:g}", extend(run.nets.source, run.nets.ema, reaches, {}, {}, []))
 
 
 def numbers(text: str) -> list[float]:

@@ -85,7 +85,11 @@ PRESETS: dict[str, dict[str, Preset]] = {
     },
     "dap": {
         "faces64": Preset(
-            _TUNED, {"ema_half_life": 200, "dap": {"reach": 38.0, "reach_mean": "geometric", "spread": 1.15}}
+            _TUNED,
+            {
+                "ema_half_life": 200,
+                "dap": {"reach": 38.0, "reach_mean": "geometric", "spread": 1.3, "spread_below": "place"},
+            },
         ),
         "paper": Preset(
             "the public code's loop, iterations as RICK's; the paper publishes none", {**_PUBLIC_CODE, "steps": 1750}

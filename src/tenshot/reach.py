@@ -8,7 +8,7 @@ Where little was at stake, much of the source fits, and the layer goes back towa
 what does not fit, and the layer goes on. The formulas are ours.
 
 Few shots also make a generator's images alike. A network beyond its average gets some of that back by spreading its
-styles as far as its weights, about the mean latent: the opposite of truncation, by layers.
+styles as far as its weights, about the mean latent: the opposite of truncation, by layers. The source needs none of it.
 """
 
 import copy
@@ -28,6 +28,7 @@ SOURCE_SAMPLES = 128
 """Latents by which the source's own Fisher information is measured, before the first step."""
 
 Mean = Literal["arithmetic", "geometric"]
+Below = Literal["full", "place"]
 
 _LEAST = torch.finfo(torch.float32).tiny
 """What an estimate of 0 counts as where logarithms are taken."""
@@ -80,20 +81,30 @@ def beyond(place: float, early: float) -> float:
     return min(place, 1.0) + max(place - 1.0, 0.0) * math.sqrt(early)
 
 
+def spreads_of(reaches: Mapping[str, float], spread: float, below: Below) -> dict[str, float]:
+    """How many times as much each block's styles are to vary: `spread`, times the block's place where that is beyond
+    the average. below: place = of what `spread` adds, a block below the average gets its place's share, none at the
+    source; full = all of it.
+    """
+    shares = {block: min(1.0, place) if below == "place" else 1.0 for block, place in reaches.items()}
+    return {block: (1 + (spread - 1) * shares[block]) * max(1.0, place) for block, place in reaches.items()}
+
+
 @torch.no_grad()
 def extend(
     source: Generator,
     averaged: Generator,
     reaches: Mapping[str, float],
+    spreads: Mapping[str, float],
     fates: Fates,
     groups: list[FilterGroup],
-    spread: float = 1.0,
 ) -> Generator:
     """A copy of `averaged` whose every block is at source + reach * (averaged - source).
 
     reaches: by the name of a styled convolution; toRGB goes with the convolution it reads, the constant input with the
-    first one, the mapping network by their mean. A block's styles then vary with the latent spread * max(1, reach)
-    times as much, about those of the mean latent. Pruned filters (`fates`, by group) stay as they are in `averaged`.
+    first one, the mapping network by their mean. A block's styles then vary with the latent as many times as much as
+    `spreads` says, by the same names, about those of the mean latent. Pruned filters (`fates`, by group) stay as they
+    are in `averaged`.
     """
     result = copy.deepcopy(averaged)
     everywhere = {"style": sum(reaches.values()) / len(reaches), **reaches}
@@ -101,7 +112,7 @@ def extend(
         for name in names if everywhere[block] != 1.0 else ():
             begun, here = source.get_parameter(name), result.get_parameter(name)
             here.copy_(begun + everywhere[block] * (here - begun))
-    _spread_(result, {block: spread * max(1.0, place) for block, place in reaches.items()})
+    _spread_(result, spreads)
     for group in groups:
         pruned = fates[group.name] == Fate.PRUNE
         for piece in group.slices if pruned.any() else ():

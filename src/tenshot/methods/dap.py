@@ -18,7 +18,7 @@ from tenshot.methods.deciding import fates_of, is_usable, layer_report, sample_l
 from tenshot.nets import Generator
 from tenshot.pruning import Guards, count_cumulative, count_share, count_single, decide, ramp, track
 from tenshot.randomness import generator_for
-from tenshot.reach import SOURCE_SAMPLES, Mean, beyond, extend, places, relative, remember_
+from tenshot.reach import SOURCE_SAMPLES, Below, Mean, beyond, extend, places, relative, remember_, spreads_of
 from tenshot.settings import check_types, require
 
 _LOSS_PHASE: dict[Network, Phase] = {"generator": "g", "discriminator": "d"}
@@ -92,6 +92,9 @@ class Dap(Method):
     """The farthest that any layer goes."""
     spread: float = 1.0
     """How much more a layer's styles vary with the latent than as trained; times its reach, where that is above 1."""
+    spread_below: Below = "full"
+    """What of it layers get whose reach is below 1. full: all. place: in proportion to their reach, since the source's
+    styles need none."""
     guards: Guards = Guards()
 
     def __post_init__(self) -> None:
@@ -119,7 +122,7 @@ class Dap(Method):
         found: dict[str, str] = {}
         if not self.reach:
             found |= dict.fromkeys(
-                ("max_reach", "max_layer_reach", "reach_images", "reach_mean"), "--dap.reach above 0"
+                ("max_reach", "max_layer_reach", "reach_images", "reach_mean", "spread_below"), "--dap.reach above 0"
             )
         if self.estimator == "gate":
             found["fisher_samples"] = "--dap.estimator weight"
@@ -143,8 +146,8 @@ class Dap(Method):
             return nets.ema
         reaches = self.reaches(state) or dict.fromkeys(nets.ema.blocks().keys() - {"style"}, 1.0)
         groups = dict(self._watched(nets)).get("generator", [])
-        spread = beyond(self.spread, self._early(state))
-        return extend(nets.source, nets.ema, reaches, fates_of("generator", groups, state), groups, spread)
+        spreads = spreads_of(reaches, beyond(self.spread, self._early(state)), self.spread_below)
+        return extend(nets.source, nets.ema, reaches, spreads, fates_of("generator", groups, state), groups)
 
     def reaches(self, state: State) -> dict[str, float]:
         """By the name of G's layer: how far it goes, 1 = as far as the moving average; 1 before the first estimate and
