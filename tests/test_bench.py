@@ -29,6 +29,7 @@ from tenshot.bench.specs import all_jobs, read_spec, selected
 from tenshot.bench.spread import TRIES, spread
 from tenshot.bench.tables import Shelf, fill_places, grid, is_marked, ratios, shortest, shown_column
 from tenshot.bench.work import Outcome, Places, carry_out
+from tenshot.cli.bench import PAGES
 from tenshot.config import RunConfig
 from tenshot.errors import TenshotError
 from tenshot.methods import METHODS
@@ -40,7 +41,7 @@ from tiny import tiny_model
 
 ROOT = Path(__file__).parents[1]
 QUALITY = ROOT / "benchmarks" / "quality"
-SPECS = [QUALITY / "table.json", QUALITY / "long.json"]
+SPECS = [QUALITY / f"{name}.json" for name in ("table", "earlier", "pixelart", "long")]
 SPECS += [path for folder in ("ablations", "published") for path in sorted(QUALITY.glob(f"{folder}/*.json"))]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
 MATRIX = {
@@ -585,18 +586,11 @@ class TestTables:
             with pytest.raises(TenshotError, match=r"^<!-- bench:a x --> has no <!-- /bench --> before the next place"):
                 fill_places(text, str)
 
-    @pytest.mark.parametrize(
-        ("page", "results"),
-        [
-            ("README.md", "results"),
-            ("docs/results.md", "results"),
-            ("benchmarks/quality/one-machine.md", "results-epyc"),
-        ],
-    )
-    def test_pages_agree_with_the_results_that_are_committed(self, page, results):
+    @pytest.mark.parametrize("page", PAGES)
+    def test_pages_agree_with_the_results_that_are_committed(self, page):
         assert is_marked(ROOT / page)
         text = (ROOT / page).read_text(encoding="utf-8")
-        assert Shelf(QUALITY, Results(QUALITY / results)).fill(text) == text, "run `tenshot bench table`"
+        assert Shelf(QUALITY, Results(QUALITY / "results")).fill(text) == text, "run `tenshot bench table`"
 
     def test_a_result_names_the_gpu_that_it_was_computed_on(self, monkeypatch):
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a card, {device.index}")

@@ -13,6 +13,7 @@ from tenshot.filters import Fate
 from tenshot.fisher import gate_fisher
 from tenshot.methods import Dap
 from tenshot.methods import dap as dap_module
+from tenshot.methods import deciding
 from tenshot.pruning import Guards
 from tenshot.randomness import generator_for
 from tenshot.reach import SOURCE_SAMPLES, extend, places, relative, remember_, spreads_of
@@ -195,6 +196,7 @@ def test_a_runs_reaches_follow_from_the_source_and_every_estimate_of_its_steps(m
         return found
 
     monkeypatch.setattr(dap_module, "gate_fisher", watched)
+    monkeypatch.setattr(deciding, "gate_fisher", watched)
     run = adapted(replace(NEVER, reach=0.7, max_reach=50.0, max_layer_reach=50.0), steps=10)
     assert len(seen) == SOURCE_SAMPLES // 2 + 10
     reaches, shares = run.method.reaches(run.state), {}

@@ -169,7 +169,7 @@ def test_the_whole_way_on_a_tiny_network(data):
 
 def test_the_page_says_what_was_measured_and_the_file_names_no_place_of_a_machine():
     text = removal.FIGURES.read_text(encoding="utf-8")
-    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
     assert not re.search(r'"/\w', text)
     for domain, found in json.loads(text).items():
         assert removal.table(found) in page, domain

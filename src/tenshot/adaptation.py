@@ -152,4 +152,4 @@ def context_of(run: Adaptation, step: int, faults: dict[str, str] | None = None)
             faults["fisher"] = faults.get("fisher", "") if is_finite else "the Fisher information is not finite"
 
     clock = Clock(step, config.steps, config.batch, config.seed)
-    return Context(run.nets, clock, reals, lambda entry: run.record(entry), measured)
+    return Context(run.nets, clock, reals, run.shots, lambda entry: run.record(entry), measured)

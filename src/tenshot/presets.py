@@ -88,7 +88,13 @@ PRESETS: dict[str, dict[str, Preset]] = {
             _TUNED,
             {
                 "ema_half_life": 200,
-                "dap": {"reach": 38.0, "reach_mean": "geometric", "spread": 1.3, "spread_below": "place"},
+                "dap": {
+                    "reach": 38.0,
+                    "reach_mean": "geometric",
+                    "spread": 1.3,
+                    "spread_below": "place",
+                    "palette": "shots",
+                },
             },
         ),
         "paper": Preset(

@@ -30,7 +30,7 @@ from tenshot.runs import RunDir
 
 DATA_VARIABLE = "TENSHOT_BENCH_DATA"
 SPECS = "benchmarks/quality"
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/results.md", "docs/ablations.md", "docs/earlier-source.md")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class _Run:
 @dataclass(frozen=True)
 class _Table:
     pages: Annotated[Positional[tuple[str, ...]], arg(metavar="PAGES", help_behavior_hint="")] = ()
-    """Markdown files with markers. Default: README.md and docs/results.md."""
+    """Markdown files with markers. Default: README.md and, in docs/, results, ablations and earlier-source."""
     specs: Annotated[str, arg(metavar="PATH")] = SPECS
     """Folder of the specs that markers name."""
     results: PathFlag = None

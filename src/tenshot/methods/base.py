@@ -72,6 +72,8 @@ class Context:
     clock: Clock
     reals: Callable[[int, torch.Generator], Tensor]
     """(n, rng) -> n random shots, `[n 3 r r]` in [-1, 1], outside of the training batches' order."""
+    shots: Tensor
+    """All of them, uint8 `[n 3 r r]`."""
     record: Callable[[dict[str, Any]], None] = field(default=lambda entry: None)
     """Append one JSON object to the run's `decisions.jsonl`."""
     measured: Callable[[bool], None] = field(default=lambda is_finite: None)

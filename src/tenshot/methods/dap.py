@@ -1,5 +1,6 @@
 """DAP, dynamic adaptive pruning: what does not fit the new domain is found while training, and removed."""
 
+import copy
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -10,12 +11,12 @@ from torch import Tensor
 
 from tenshot.filters import Fate, FilterGroup, apply_fates_, gate_of, mask_gradients_, sample_gates
 from tenshot.fisher import Importance, gate_fisher, magnitude, weight_fisher
-from tenshot.losses import generator_loss
 from tenshot.methods.base import Batch, Context, Method, Nets, Network, Phase, State
 from tenshot.methods.cdc import Cdc
 from tenshot.methods.dcl import Dcl
-from tenshot.methods.deciding import fates_of, is_usable, layer_report, sample_loss
+from tenshot.methods.deciding import fates_of, is_usable, layer_report, sample_loss, source_gate_fisher
 from tenshot.nets import Generator
+from tenshot.palette import paint_, palette_of
 from tenshot.pruning import Guards, count_cumulative, count_share, count_single, decide, ramp, track
 from tenshot.randomness import generator_for
 from tenshot.reach import SOURCE_SAMPLES, Below, Mean, beyond, extend, places, relative, remember_, spreads_of
@@ -95,6 +96,9 @@ class Dap(Method):
     spread_below: Below = "full"
     """What of it layers get whose reach is below 1. full: all. place: in proportion to their reach, since the source's
     styles need none."""
+    palette: Literal["free", "shots"] = "free"
+    """Colours of the result. free: as trained. shots: directions of colour in which the shots do not vary are removed,
+    so a domain without colour comes out without the source's tint."""
     guards: Guards = Guards()
 
     def __post_init__(self) -> None:
@@ -139,10 +143,18 @@ class Dap(Method):
         return self.networks in ("both", network) and group.gated and group.prunable
 
     def averaged(self, nets: Nets, state: State) -> Generator:
-        """Each layer at its reach between source and moving average, or beyond, and its styles spread; the moving
-        average, which is the source, before the first estimate."""
-        has_begun = any(estimates for key, estimates in state.items() if key.endswith("/estimates"))
-        if not has_begun or (not self.reach and self.spread == 1.0):
+        """Each layer at its reach between source and moving average, or beyond, its styles spread, and no colours that
+        the shots lack; the moving average, which is the source, before the first estimate."""
+        if not any(estimates for key, estimates in state.items() if key.endswith("/estimates")):
+            return nets.ema
+        result = self._extended(nets, state)
+        if (palette := state.get("palette")) is not None:
+            result = copy.deepcopy(result) if result is nets.ema else result
+            paint_(result, palette)
+        return result
+
+    def _extended(self, nets: Nets, state: State) -> Generator:
+        if not self.reach and self.spread == 1.0:
             return nets.ema
         reaches = self.reaches(state) or dict.fromkeys(nets.ema.blocks().keys() - {"style"}, 1.0)
         groups = dict(self._watched(nets)).get("generator", [])
@@ -170,7 +182,7 @@ class Dap(Method):
         return {"reach": {name: round(place, 4) for name, place in reaches.items()}} if reaches else {}
 
     def setup(self, context: Context) -> State:
-        state: State = {}
+        state: State = {"palette": palette_of(context.shots)} if self.palette == "shots" else {}
         for network, groups in self._watched(context.nets):
             for group in groups:
                 is_closed = gate_of(getattr(context.nets, network), group).cpu() == 0
@@ -305,18 +317,9 @@ class Dap(Method):
         nets, rng = context.nets, generator_for(context.clock.seed, "source Fisher")
         if self.estimator == "weight":
             return self._weight_fisher("generator", groups, context, rng, SOURCE_SAMPLES)
-        sums: Importance = {}
-        batch = context.clock.batch
-        batches = math.ceil(SOURCE_SAMPLES / batch)
-        for _ in range(batches):
-            gates = sample_gates(nets.generator, groups, batch)
-            z = torch.randn(batch, nets.generator.spec.latent_size, generator=rng).to(nets.generator.latent_avg.device)
-            ws, noise = nets.generator.spread(nets.generator.map(z)), nets.generator.draw_noise(batch, rng)
-            loss = generator_loss(nets.discriminator(nets.generator.synthesise(ws, noise, gates)))
-            loss.backward(inputs=list(gates.values()))
-            for name, values in gate_fisher(gates, batch).items():
-                sums[name] = sums.get(name, 0.0) + values / batches
-        return sums
+        return source_gate_fisher(
+            nets, groups, math.ceil(SOURCE_SAMPLES / context.clock.batch), context.clock.batch, rng
+        )
 
     def _weight_fisher(
         self, network: Network, groups: list[FilterGroup], context: Context, rng: torch.Generator, samples: int

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tenshot.filters import Fate, Fates, FilterGroup
-from tenshot.fisher import Importance
+from tenshot.filters import Fate, Fates, FilterGroup, sample_gates
+from tenshot.fisher import Importance, gate_fisher
 from tenshot.losses import discriminator_loss, generator_loss
 from tenshot.methods.base import Context, Nets, Network, State
 
@@ -31,6 +31,24 @@ def sample_loss(network: Network, nets: Nets, z: Tensor, noise: list[Tensor], re
         fake = generator(z, noise)
     real_logits, fake_logits = discriminator(torch.cat([real(), fake]), minibatches=2).split(1)
     return discriminator_loss(real_logits, fake_logits)
+
+
+def source_gate_fisher(
+    nets: Nets, groups: list[FilterGroup], batches: int, batch: int, rng: torch.Generator
+) -> Importance:
+    """Of G's filters, by the gates of G's own loss, while both networks are still the source's: mean over `batches` of
+    `batch` latents each."""
+    generator = nets.generator
+    sums: Importance = {}
+    for _ in range(batches):
+        gates = sample_gates(generator, groups, batch)
+        z = torch.randn(batch, generator.spec.latent_size, generator=rng).to(generator.latent_avg.device)
+        ws, noise = generator.spread(generator.map(z)), generator.draw_noise(batch, rng)
+        loss = generator_loss(nets.discriminator(generator.synthesise(ws, noise, gates)))
+        loss.backward(inputs=list(gates.values()))
+        for name, values in gate_fisher(gates, batch).items():
+            sums[name] = sums.get(name, 0.0) + values / batches
+    return sums
 
 
 def is_usable(fisher: Importance, network: Network, context: Context) -> bool:

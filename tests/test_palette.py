@@ -1,0 +1,106 @@
+"""Colours that the shots lack leave the images of the result, and no others do."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tenshot.adaptation import begin
+from tenshot.config import RunConfig
+from tenshot.methods import Dap
+from tenshot.palette import LEAST, paint_, palette_of
+from tenshot.result import averaged_model
+from tenshot.sampling import generate, synthesise
+from tenshot.step import run_step
+from tiny import QUICK, tiny_model, tiny_shots
+
+
+def grey_shots(tint=(0, 0, 0)):
+    """One channel's blocks in all three, shifted by `tint`."""
+    one = (tiny_shots()[:, :1].float() * 0.8).expand(-1, 3, -1, -1) + torch.tensor(tint).view(1, 3, 1, 1)
+    return one.round().to(torch.uint8)
+
+
+def adapted(shots, **settings):
+    method = replace(Dap(**QUICK["dap"]), **settings)
+    run = begin(RunConfig(shots="tiny", method=method, steps=8, batch=2), tiny_model(), shots)
+    for step in range(8):
+        run_step(run, step)
+    return run
+
+
+def result_of(run):
+    return averaged_model(run, 8, tiny_model(), "0" * 64).generator
+
+
+class TestPalette:
+    def test_of_shots_in_colour_changes_nothing(self):
+        assert torch.equal(palette_of(tiny_shots()), torch.eye(3, 4, dtype=torch.float64))
+
+    def test_of_grey_shots_is_the_mean_of_the_channels(self):
+        wanted = torch.tensor([[1 / 3, 1 / 3, 1 / 3, 0.0]] * 3, dtype=torch.float64)
+        torch.testing.assert_close(palette_of(grey_shots()), wanted, atol=1e-8, rtol=0)
+
+    def test_keeps_every_colour_of_the_shots_where_it_is(self):
+        shots = grey_shots(tint=(40, 20, 0))  # a sepia print: a line of colours beside the grey one
+        palette = palette_of(shots)
+        colours = shots.double().movedim(1, 0).flatten(1) / 127.5 - 1
+        torch.testing.assert_close(palette[:, :3] @ colours + palette[:, 3:], colours)
+
+    def test_sends_a_colour_beside_those_of_the_shots_to_the_nearest_of_them(self):
+        shots = grey_shots(tint=(40, 20, 0))
+        palette, colour = palette_of(shots), torch.tensor([0.9, -0.3, -0.5], dtype=torch.float64)
+        line = torch.tensor([40.0, 20.0, 0.0], dtype=torch.float64) / 127.5 + torch.linspace(-3, 3, 60001)[:, None]
+        nearest = line[(line - colour).square().sum(1).argmin()]
+        torch.testing.assert_close(palette[:, :3] @ colour + palette[:, 3], nearest, atol=2e-3, rtol=0)
+
+    @pytest.mark.parametrize("share, lacks", [(0.9, True), (1.1, False)])
+    def test_lacks_a_direction_that_varies_by_less_than_two_levels(self, share, lacks, monkeypatch):
+        shots = tiny_shots()
+        deviation = (shots.double() / 127.5).movedim(1, 0).flatten(1).cov(correction=0)
+        least = torch.linalg.eigvalsh(deviation).clamp_min(0).sqrt()[0].item()
+        monkeypatch.setattr("tenshot.palette.LEAST", least / share)
+        assert torch.equal(palette_of(shots), torch.eye(3, 4, dtype=torch.float64)) is not lacks
+        assert pytest.approx(2 / 127.5) == LEAST
+
+    def test_of_one_colour_alone_keeps_one_direction(self):
+        palette = palette_of(torch.full((2, 3, 16, 16), 77, dtype=torch.uint8))
+        assert torch.linalg.matrix_rank(palette[:, :3]).item() == 1
+
+
+class TestPaint:
+    def test_is_the_same_as_changing_the_images(self):
+        generator = tiny_model().generator
+        painted = copy.deepcopy(generator)
+        palette = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+        paint_(painted, palette)
+        before, after = (torch.cat(list(synthesise(g, range(4)))) for g in (generator, painted))
+        wanted = torch.einsum("ij,njhw->nihw", palette[:, :3], before) + palette[:, 3].view(1, 3, 1, 1)
+        torch.testing.assert_close(after, wanted, atol=1e-5, rtol=1e-5)
+
+    def test_of_all_colours_changes_no_bit(self):
+        generator, painted = tiny_model().generator, tiny_model().generator
+        paint_(painted, palette_of(tiny_shots()))
+        assert all(torch.equal(a, b) for a, b in zip(generator.parameters(), painted.parameters(), strict=True))
+
+
+class TestDap:
+    @pytest.mark.parametrize("settings", [{}, {"reach": 1.0, "spread": 1.3}])
+    def test_makes_images_without_colour_of_shots_without_colour(self, settings):
+        images = torch.cat(list(generate(result_of(adapted(grey_shots(), palette="shots", **settings)), range(8))))
+        assert (images == images[:, :1]).all() and images.float().std() > 5
+        images = torch.cat(list(generate(result_of(adapted(grey_shots(), **settings)), range(8))))
+        assert not (images == images[:, :1]).all()
+
+    def test_trains_alike_with_a_palette_and_its_average_keeps_its_colours(self):
+        free, bound = adapted(grey_shots()), adapted(grey_shots(), palette="shots")
+        for network in ("generator", "ema", "discriminator"):
+            pairs = zip(
+                getattr(free.nets, network).parameters(), getattr(bound.nets, network).parameters(), strict=True
+            )
+            assert all(torch.equal(a, b) for a, b in pairs)
+
+    def test_gives_coloured_shots_the_same_result_with_and_without(self):
+        free, bound = (result_of(adapted(tiny_shots(), palette=palette)) for palette in ("free", "shots"))
+        assert all(torch.equal(a, b) for a, b in zip(free.parameters(), bound.parameters(), strict=True))
