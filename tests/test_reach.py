@@ -11,9 +11,8 @@ from tenshot.adaptation import begin
 from tenshot.config import RunConfig
 from tenshot.filters import Fate
 from tenshot.fisher import gate_fisher
-from tenshot.methods import Dap
+from tenshot.methods import Dap, deciding
 from tenshot.methods import dap as dap_module
-from tenshot.methods import deciding
 from tenshot.pruning import Guards
 from tenshot.randomness import generator_for
 from tenshot.reach import SOURCE_SAMPLES, extend, places, relative, remember_, spreads_of

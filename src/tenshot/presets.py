@@ -91,9 +91,10 @@ PRESETS: dict[str, dict[str, Preset]] = {
                 "dap": {
                     "reach": 38.0,
                     "reach_mean": "geometric",
-                    "spread": 1.3,
+                    "spread": 1.4,
                     "spread_below": "place",
                     "palette": "shots",
+                    "grain": "shots",
                 },
             },
         ),

@@ -1,6 +1,5 @@
 """DAP, dynamic adaptive pruning: what does not fit the new domain is found while training, and removed."""
 
-import copy
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -11,12 +10,12 @@ from torch import Tensor
 
 from tenshot.filters import Fate, FilterGroup, apply_fates_, gate_of, mask_gradients_, sample_gates
 from tenshot.fisher import Importance, gate_fisher, magnitude, weight_fisher
+from tenshot.lacking import lacking, without
 from tenshot.methods.base import Batch, Context, Method, Nets, Network, Phase, State
 from tenshot.methods.cdc import Cdc
 from tenshot.methods.dcl import Dcl
 from tenshot.methods.deciding import fates_of, is_usable, layer_report, sample_loss, source_gate_fisher
 from tenshot.nets import Generator
-from tenshot.palette import paint_, palette_of
 from tenshot.pruning import Guards, count_cumulative, count_share, count_single, decide, ramp, track
 from tenshot.randomness import generator_for
 from tenshot.reach import SOURCE_SAMPLES, Below, Mean, beyond, extend, places, relative, remember_, spreads_of
@@ -99,6 +98,9 @@ class Dap(Method):
     palette: Literal["free", "shots"] = "free"
     """Colours of the result. free: as trained. shots: directions of colour in which the shots do not vary are removed,
     so a domain without colour comes out without the source's tint."""
+    grain: Literal["free", "shots"] = "free"
+    """Noise of the result. free: as trained. shots: where at least half of the shots' neighbouring pixels are alike,
+    as in flat drawings, the layers nearest to the image have none."""
     guards: Guards = Guards()
 
     def __post_init__(self) -> None:
@@ -143,15 +145,11 @@ class Dap(Method):
         return self.networks in ("both", network) and group.gated and group.prunable
 
     def averaged(self, nets: Nets, state: State) -> Generator:
-        """Each layer at its reach between source and moving average, or beyond, its styles spread, and no colours that
-        the shots lack; the moving average, which is the source, before the first estimate."""
+        """Each layer at its reach between source and moving average, or beyond, its styles spread, and nothing that the
+        shots surely lack; the moving average, which is the source, before the first estimate."""
         if not any(estimates for key, estimates in state.items() if key.endswith("/estimates")):
             return nets.ema
-        result = self._extended(nets, state)
-        if (palette := state.get("palette")) is not None:
-            result = copy.deepcopy(result) if result is nets.ema else result
-            paint_(result, palette)
-        return result
+        return without(self._extended(nets, state), state)
 
     def _extended(self, nets: Nets, state: State) -> Generator:
         if not self.reach and self.spread == 1.0:
@@ -182,7 +180,7 @@ class Dap(Method):
         return {"reach": {name: round(place, 4) for name, place in reaches.items()}} if reaches else {}
 
     def setup(self, context: Context) -> State:
-        state: State = {"palette": palette_of(context.shots)} if self.palette == "shots" else {}
+        state: State = lacking(context.shots, colours=self.palette == "shots", grain=self.grain == "shots")
         for network, groups in self._watched(context.nets):
             for group in groups:
                 is_closed = gate_of(getattr(context.nets, network), group).cpu() == 0

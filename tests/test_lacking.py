@@ -1,4 +1,4 @@
-"""Colours that the shots lack leave the images of the result, and no others do."""
+"""Colours and grain that the shots lack leave the images of the result, and nothing else does."""
 
 import copy
 from dataclasses import replace
@@ -8,8 +8,8 @@ import torch
 
 from tenshot.adaptation import begin
 from tenshot.config import RunConfig
+from tenshot.lacking import LEVELS, has_grain, lacking, paint_, palette_of, smooth_, without
 from tenshot.methods import Dap
-from tenshot.palette import LEAST, paint_, palette_of
 from tenshot.result import averaged_model
 from tenshot.sampling import generate, synthesise
 from tenshot.step import run_step
@@ -56,13 +56,12 @@ class TestPalette:
         torch.testing.assert_close(palette[:, :3] @ colour + palette[:, 3], nearest, atol=2e-3, rtol=0)
 
     @pytest.mark.parametrize("share, lacks", [(0.9, True), (1.1, False)])
-    def test_lacks_a_direction_that_varies_by_less_than_two_levels(self, share, lacks, monkeypatch):
+    def test_lacks_a_direction_that_varies_by_less_than_so_many_levels(self, share, lacks, monkeypatch):
         shots = tiny_shots()
         deviation = (shots.double() / 127.5).movedim(1, 0).flatten(1).cov(correction=0)
         least = torch.linalg.eigvalsh(deviation).clamp_min(0).sqrt()[0].item()
-        monkeypatch.setattr("tenshot.palette.LEAST", least / share)
+        monkeypatch.setattr("tenshot.lacking.LEVELS", 127.5 * least / share)
         assert torch.equal(palette_of(shots), torch.eye(3, 4, dtype=torch.float64)) is not lacks
-        assert pytest.approx(2 / 127.5) == LEAST
 
     def test_of_one_colour_alone_keeps_one_direction(self):
         palette = palette_of(torch.full((2, 3, 16, 16), 77, dtype=torch.uint8))
@@ -85,7 +84,54 @@ class TestPaint:
         assert all(torch.equal(a, b) for a, b in zip(generator.parameters(), painted.parameters(), strict=True))
 
 
+class TestGrain:
+    @pytest.mark.parametrize("apart, flat", [(LEVELS, True), (LEVELS + 1, False)])
+    def test_is_had_where_most_neighbours_differ_by_more_than_two_levels(self, apart, flat):
+        rows = torch.arange(16)
+        checked = 100 + apart * ((rows[:, None] + rows) % 2)
+        shots = checked.to(torch.uint8).expand(2, 3, -1, -1)
+        assert has_grain(shots) is not flat
+
+    def test_counts_pixels_above_and_beside_each_other(self):
+        stripes = (40 * (torch.arange(16) % 2)).to(torch.uint8)
+        assert not has_grain(stripes.expand(1, 3, 16, 16))  # half of all pairs are alike
+        assert not has_grain(stripes[:, None].expand(1, 3, 16, 16))
+
+    def test_one_channel_is_enough_to_differ(self):
+        shots = torch.full((1, 3, 16, 16), 9, dtype=torch.uint8)
+        shots[:, 2] = torch.randint(0, 256, (16, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+        assert has_grain(shots)
+
+    def test_goes_from_the_four_layers_at_the_full_and_half_resolution(self):
+        generator = tiny_model(32, (12, 10, 8, 6)).generator
+        before = {name: value.clone() for name, value in generator.named_parameters()}
+        smooth_(generator)
+        gone = {name for name, value in generator.named_parameters() if not torch.equal(value, before[name])}
+        assert gone == {f"convs.{k}.noise.weight" for k in range(2, 6)}
+        assert all(generator.get_parameter(name) == 0 for name in gone)
+
+
+class TestWithout:
+    def test_nothing_asked_for_is_the_generator_itself(self):
+        generator = tiny_model().generator
+        assert without(generator, lacking(grey_shots(), colours=False, grain=False)) is generator
+
+    def test_leaves_the_generator_as_it_was(self):
+        generator, again = tiny_model().generator, tiny_model().generator
+        result = without(generator, lacking(grey_shots(), colours=True, grain=True))
+        assert all(torch.equal(a, b) for a, b in zip(generator.parameters(), again.parameters(), strict=True))
+        assert not torch.equal(result.to_rgb1.bias, generator.to_rgb1.bias)
+
+
 class TestDap:
+    @pytest.mark.parametrize("reach", [0.0, 1.0])
+    def test_has_noise_near_the_image_where_the_shots_have_grain_alone(self, reach):
+        noisy = torch.randint(0, 256, (6, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+        for shots, has in ((tiny_shots(), False), (noisy, True)):
+            result = result_of(adapted(shots, grain="shots", reach=reach))
+            assert [bool((layer.noise.weight != 0).all()) for layer in result.convs] == [has] * 4
+            assert (result.conv1.noise.weight != 0).all()
+
     @pytest.mark.parametrize("settings", [{}, {"reach": 1.0, "spread": 1.3}])
     def test_makes_images_without_colour_of_shots_without_colour(self, settings):
         images = torch.cat(list(generate(result_of(adapted(grey_shots(), palette="shots", **settings)), range(8))))
