@@ -29,7 +29,7 @@ LEVELS = (
         "rounding",
     },
     {"nets", "fisher", "pruning", "kml", "data", "sheets", "headers", "unpickle", "lock", "aside", "onnx_weights"},
-    {"pairs", "compact", "distil", "reach"},
+    {"pairs", "compact", "distil", "reach", "lacking"},
     {"shrink", "mend"},
     {"methods", "models", "nvidia", "video"},
     {"config", "sampling", "manifest", "seeds"},

@@ -23,7 +23,7 @@ def grey_shots(tint=(0, 0, 0)):
 
 
 def adapted(shots, **settings):
-    method = replace(Dap(**QUICK["dap"]), **settings)
+    method = replace(Dap(**QUICK["dap"]), **{"palette": "free", "grain": "free", **settings})
     run = begin(RunConfig(shots="tiny", method=method, steps=8, batch=2), tiny_model(), shots)
     for step in range(8):
         run_step(run, step)
@@ -58,14 +58,20 @@ class TestPalette:
     @pytest.mark.parametrize("share, lacks", [(0.9, True), (1.1, False)])
     def test_lacks_a_direction_that_varies_by_less_than_so_many_levels(self, share, lacks, monkeypatch):
         shots = tiny_shots()
-        deviation = (shots.double() / 127.5).movedim(1, 0).flatten(1).cov(correction=0)
+        deviation = shots.double().movedim(1, 0).flatten(1).cov(correction=0)
         least = torch.linalg.eigvalsh(deviation).clamp_min(0).sqrt()[0].item()
-        monkeypatch.setattr("tenshot.lacking.LEVELS", 127.5 * least / share)
+        monkeypatch.setattr("tenshot.lacking.LEVELS", least / share)
         assert torch.equal(palette_of(shots), torch.eye(3, 4, dtype=torch.float64)) is not lacks
 
-    def test_of_one_colour_alone_keeps_one_direction(self):
+    def test_of_one_colour_alone_changes_nothing(self):
         palette = palette_of(torch.full((2, 3, 16, 16), 77, dtype=torch.uint8))
-        assert torch.linalg.matrix_rank(palette[:, :3]).item() == 1
+        assert torch.equal(palette, torch.eye(3, 4, dtype=torch.float64))
+
+    @pytest.mark.parametrize("levels, rank", [(2, 1), (8, 3)])
+    def test_forgives_the_noise_of_a_stored_picture_and_no_more(self, levels, rank):
+        noise = torch.randint(0, levels + 1, (6, 3, 16, 16), generator=torch.Generator().manual_seed(0))
+        palette = palette_of((grey_shots() + noise).to(torch.uint8))
+        assert palette[:, :3].trace().item() == pytest.approx(rank)
 
 
 class TestPaint:
@@ -102,6 +108,11 @@ class TestGrain:
         shots[:, 2] = torch.randint(0, 256, (16, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
         assert has_grain(shots)
 
+    def test_is_looked_for_at_64_pixels(self):
+        shots = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+        larger = shots.repeat_interleave(4, 2).repeat_interleave(4, 3)  # most neighbours are alike
+        assert has_grain(shots) and has_grain(larger)
+
     def test_goes_from_the_four_layers_at_the_full_and_half_resolution(self):
         generator = tiny_model(32, (12, 10, 8, 6)).generator
         before = {name: value.clone() for name, value in generator.named_parameters()}
@@ -124,6 +135,16 @@ class TestWithout:
 
 
 class TestDap:
+    def test_says_in_the_card_what_the_shots_have(self):
+        asked, free = (adapted(grey_shots(), palette=how, grain=how) for how in ("shots", "free"))
+        assert asked.method.card(asked.state) == {"colours": 1, "grain": False}
+        assert free.method.card(free.state) == {}
+
+    def test_before_the_first_step_gives_the_source_as_it_is(self):
+        method = replace(Dap(**QUICK["dap"]), palette="shots", grain="shots")
+        run = begin(RunConfig(shots="tiny", method=method, steps=8, batch=2), tiny_model(), grey_shots())
+        assert run.method.averaged(run.nets, run.state) is run.nets.ema
+
     @pytest.mark.parametrize("reach", [0.0, 1.0])
     def test_has_noise_near_the_image_where_the_shots_have_grain_alone(self, reach):
         noisy = torch.randint(0, 256, (6, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -139,8 +160,8 @@ class TestDap:
         images = torch.cat(list(generate(result_of(adapted(grey_shots(), **settings)), range(8))))
         assert not (images == images[:, :1]).all()
 
-    def test_trains_alike_with_a_palette_and_its_average_keeps_its_colours(self):
-        free, bound = adapted(grey_shots()), adapted(grey_shots(), palette="shots")
+    def test_trains_alike_whatever_is_removed_from_the_result(self):
+        free, bound = adapted(grey_shots()), adapted(grey_shots(), palette="shots", grain="shots")
         for network in ("generator", "ema", "discriminator"):
             pairs = zip(
                 getattr(free.nets, network).parameters(), getattr(bound.nets, network).parameters(), strict=True

@@ -38,6 +38,13 @@ def tiny_shots(count: int = 6, *, seed: int = 0) -> torch.Tensor:
 
 QUICK: dict[str, dict] = {
     "ewc": {"fisher_samples": 2},
-    "dap": {"warmup": 0.2, "every": 2, "prune_mass": 0.1, "guards": Guards(min_alive=2)},
+    "dap": {
+        "warmup": 0.2,
+        "every": 2,
+        "prune_mass": 0.1,
+        "guards": Guards(min_alive=2),
+        "palette": "shots",
+        "grain": "shots",
+    },
 }
 """Settings with which a method does all it does within eight steps of the tiny networks."""

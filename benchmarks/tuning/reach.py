@@ -16,6 +16,7 @@ import torch
 
 from tenshot.adaptation import begin
 from tenshot.data import load_images
+from tenshot.lacking import without
 from tenshot.metrics import score
 from tenshot.models import load_model
 from tenshot.presets import preset_config
@@ -61,7 +62,8 @@ def main() -> None:
         told(f"reach {gain:g} {places}, spread {spread:g}", method.averaged(run.nets, state))
     for place in options.places:
         reaches = dict.fromkeys(config.method.reaches(run.state), place)
-        told(f"all layers at {place:g}", extend(run.nets.source, run.nets.ema, reaches, {}, {}, []))
+        result = extend(run.nets.source, run.nets.ema, reaches, {}, {}, [])
+        told(f"all layers at {place:g}", without(result, run.state))
 
 
 def numbers(text: str) -> list[float]:

@@ -1,24 +1,27 @@
-"""What a new domain surely lacks is removed from an adapted generator's images: colours, and grain.
+"""What a new domain lacks by all its shots is removed from an adapted generator's images: colours, and grain.
 
 A source of photographs leaves a tint in drawings without colour and grain in flat areas. Both are faint, few steps do
-not train them away, and the moving average keeps them; and a handful of shots say with certainty that they do not
+not train them away, and the moving average keeps them; and a handful of shots are enough to say that they do not
 belong there. Colours: a toRGB adds its share of the image linearly, so all of them projected together project the
 image. Grain: it is the noise of the layers near the image. The rules are ours (docs/methods.md).
 """
 
 import copy
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tenshot.nets import Generator
 from tenshot.nets.layers import StyledConv, ToRGB
-from tenshot.sampling import to_unit
 
 LEVELS = 2
 """Of 255: a direction of colour with a lower standard deviation is lacking; pixels that differ by no more are alike."""
+
+SIDE = 64
+"""Pixels a side at which grain is looked for, the size at which the rule was found."""
 
 
 def lacking(shots: Tensor, *, colours: bool, grain: bool) -> dict[str, Tensor]:
@@ -47,29 +50,51 @@ def without(generator: Generator, found: Mapping[str, Tensor]) -> Generator:
     return result
 
 
-def palette_of(shots: Tensor) -> Tensor:
-    """The affine map `[3 4]`, float64, that an image's colours are projected by: colour x to map @ (x, 1).
+def told(found: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The same for a model's card: how many directions of colour the shots have, and whether grain."""
+    card: dict[str, Any] = {}
+    if (palette := found.get("palette")) is not None:
+        card["colours"] = round(palette[:, :3].trace().item())  # a projector's rank
+    if (grain := found.get("grain")) is not None:
+        card["grain"] = bool(grain)
+    return card
 
-    Kept are the principal axes of the shots' colours along which these vary by `LEVELS` or more, at least the longest;
-    along the others every pixel gets the shots' mean. The identity where they lack none.
+
+def palette_of(shots: Tensor) -> Tensor:
+    """The affine map `[3 4]`, float64, that an image's colours in [-1, 1] are projected by: x to map @ (x, 1).
+
+    Kept are the principal axes of the shots' colours along which these vary by `LEVELS` or more; along the others every
+    pixel gets the shots' mean. The identity where they lack none, and where all is one colour.
     """
-    colours = to_unit(shots).double().transpose(0, 1).flatten(1)
-    mean = colours.mean(1, keepdim=True)
-    variances, axes = torch.linalg.eigh(torch.cov(colours, correction=0))
-    kept = variances >= (LEVELS / 127.5) ** 2
-    kept[-1] = True
-    if kept.all():
+    total, products = torch.zeros(3, dtype=torch.float64), torch.zeros(3, 3, dtype=torch.float64)
+    for image in shots:
+        colours = image.flatten(1).double()
+        total += colours.sum(1)
+        products += colours @ colours.T
+    count = len(shots) * shots[0, 0].numel()
+    mean = total / count
+    variances, axes = torch.linalg.eigh(products / count - mean.outer(mean))
+    kept = variances >= LEVELS**2
+    if kept.all() or not kept.any():
         return torch.eye(3, 4, dtype=torch.float64)
     projector = axes[:, kept] @ axes[:, kept].T
-    return torch.cat([projector, mean - projector @ mean], dim=1).round(decimals=9)  # grey to the last bit
+    rest = (mean - projector @ mean) / 127.5 + projector.sum(1) - 1
+    return torch.cat([projector, rest[:, None]], dim=1).round(decimals=9)  # grey to the last bit
 
 
 def has_grain(shots: Tensor) -> bool:
-    """Whether fewer than half of all neighbouring pixels are alike, in every channel."""
-    x = shots.int()
-    steps = (x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :])
-    alike = torch.cat([(step.abs().amax(1) <= LEVELS).flatten() for step in steps])
-    return bool(alike.double().mean() < 0.5)
+    """Whether fewer than half of all pairs of neighbouring pixels are alike, in every channel.
+
+    Seen at `SIDE` pixels at most: the more pixels, the more alike are neighbours, in photographs too.
+    """
+    alike = pairs = 0
+    for image in shots:
+        x = F.avg_pool2d(image.float(), max(1, image.shape[-1] // SIDE)).round()
+        for step in (x[..., 1:] - x[..., :-1], x[:, 1:] - x[:, :-1]):
+            differences = step.abs().amax(0)
+            alike += int((differences <= LEVELS).sum())
+            pairs += differences.numel()
+    return 2 * alike < pairs
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Result:
-    """A result file's content; `values` as docs/results.md describes it."""
+    """A result file's content; `values` as benchmarks/quality/README.md describes it."""
 
     path: Path
     values: dict[str, Any]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tenshot.filters import Fate, FilterGroup, apply_fates_, gate_of, mask_gradients_, sample_gates
 from tenshot.fisher import Importance, gate_fisher, magnitude, weight_fisher
-from tenshot.lacking import lacking, without
+from tenshot.lacking import lacking, told, without
 from tenshot.methods.base import Batch, Context, Method, Nets, Network, Phase, State
 from tenshot.methods.cdc import Cdc
 from tenshot.methods.dcl import Dcl
@@ -96,11 +96,11 @@ class Dap(Method):
     """What of it layers get whose reach is below 1. full: all. place: in proportion to their reach, since the source's
     styles need none."""
     palette: Literal["free", "shots"] = "free"
-    """Colours of the result. free: as trained. shots: directions of colour in which the shots do not vary are removed,
-    so a domain without colour comes out without the source's tint."""
+    """Colours of the result. free: as trained. shots: directions of colour along which the shots vary by less than two
+    of 255 levels (standard deviation) are removed, so a domain without colour comes out without the source's tint."""
     grain: Literal["free", "shots"] = "free"
-    """Noise of the result. free: as trained. shots: where at least half of the shots' neighbouring pixels are alike,
-    as in flat drawings, the layers nearest to the image have none."""
+    """Noise of the result. free: as trained. shots: where at least half of the shots' pairs of neighbours (at 64 px)
+    differ by at most two of 255 levels, as in flat drawings, the layers at full and half the resolution have none."""
     guards: Guards = Guards()
 
     def __post_init__(self) -> None:
@@ -146,7 +146,7 @@ class Dap(Method):
 
     def averaged(self, nets: Nets, state: State) -> Generator:
         """Each layer at its reach between source and moving average, or beyond, its styles spread, and nothing that the
-        shots surely lack; the moving average, which is the source, before the first estimate."""
+        shots lack; the moving average as it is before the first estimate."""
         if not any(estimates for key, estimates in state.items() if key.endswith("/estimates")):
             return nets.ema
         return without(self._extended(nets, state), state)
@@ -177,7 +177,8 @@ class Dap(Method):
 
     def card(self, state: State) -> dict[str, Any]:
         reaches = self.reaches(state)
-        return {"reach": {name: round(place, 4) for name, place in reaches.items()}} if reaches else {}
+        reach = {"reach": {name: round(place, 4) for name, place in reaches.items()}} if reaches else {}
+        return reach | told(state)
 
     def setup(self, context: Context) -> State:
         state: State = lacking(context.shots, colours=self.palette == "shots", grain=self.grain == "shots")
