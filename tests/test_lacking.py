@@ -8,7 +8,7 @@ import torch
 
 from tenshot.adaptation import begin
 from tenshot.config import RunConfig
-from tenshot.lacking import LEVELS, has_grain, lacking, paint_, palette_of, smooth_, without
+from tenshot.lacking import LACKS, LEVELS, has_grain, lacking, paint_, palette_of, smooth_, without
 from tenshot.methods import Dap
 from tenshot.result import averaged_model
 from tenshot.sampling import generate, synthesise
@@ -23,7 +23,7 @@ def grey_shots(tint=(0, 0, 0)):
 
 
 def adapted(shots, **settings):
-    method = replace(Dap(**QUICK["dap"]), **{"palette": "free", "grain": "free", **settings})
+    method = replace(Dap(**QUICK["dap"]), **{"palette": "free", "grain": "free", "mosaic": "free", **settings})
     run = begin(RunConfig(shots="tiny", method=method, steps=8, batch=2), tiny_model(), shots)
     for step in range(8):
         run_step(run, step)
@@ -125,11 +125,11 @@ class TestGrain:
 class TestWithout:
     def test_nothing_asked_for_is_the_generator_itself(self):
         generator = tiny_model().generator
-        assert without(generator, lacking(grey_shots(), colours=False, grain=False)) is generator
+        assert without(generator, lacking(grey_shots(), [])) is generator
 
     def test_leaves_the_generator_as_it_was(self):
         generator, again = tiny_model().generator, tiny_model().generator
-        result = without(generator, lacking(grey_shots(), colours=True, grain=True))
+        result = without(generator, lacking(grey_shots(), LACKS))
         assert all(torch.equal(a, b) for a, b in zip(generator.parameters(), again.parameters(), strict=True))
         assert not torch.equal(result.to_rgb1.bias, generator.to_rgb1.bias)
 

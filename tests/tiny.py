@@ -45,6 +45,7 @@ QUICK: dict[str, dict] = {
         "guards": Guards(min_alive=2),
         "palette": "shots",
         "grain": "shots",
+        "mosaic": "shots",
     },
 }
 """Settings with which a method does all it does within eight steps of the tiny networks."""

@@ -64,7 +64,9 @@ def begin(config: RunConfig, source: Model, shots: Tensor) -> Adaptation:
             + _way_to_a_discriminator(config.source, source.card)
         )
     device = find_device(config.device)
-    generator = copy.deepcopy(source.generator).to(device)
+    origin = copy.deepcopy(source.generator).to(device)
+    origin.spec = replace(origin.spec, mosaic=1)  # what another domain's shots were made of says nothing of these
+    generator = copy.deepcopy(origin)
     discriminator = copy.deepcopy(source.discriminator).to(device)
     method = config.method
     method.prepare(generator, discriminator)
@@ -74,7 +76,7 @@ def begin(config: RunConfig, source: Model, shots: Tensor) -> Adaptation:
         parameter.requires_grad_(parameter.requires_grad and method.trains("discriminator", key))
     heads = method.heads(discriminator, generator_for(config.seed, "heads"))
     nets = Nets(
-        source=copy.deepcopy(source.generator).to(device).requires_grad_(False),
+        source=origin.requires_grad_(False),
         generator=generator,
         discriminator=discriminator,
         ema=copy.deepcopy(generator).requires_grad_(False),

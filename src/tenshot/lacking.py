@@ -1,14 +1,16 @@
-"""What a new domain lacks by all its shots is removed from an adapted generator's images: colours, and grain.
+"""What a new domain lacks by all its shots is removed from an adapted generator's images: colours, grain, fine detail.
 
-A source of photographs leaves a tint in drawings without colour and grain in flat areas. Both are faint, few steps do
-not train them away, and the moving average keeps them; and a handful of shots are enough to say that they do not
-belong there. Colours: a toRGB adds its share of the image linearly, so all of them projected together project the
-image. Grain: it is the noise of the layers near the image. The rules are ours (docs/methods.md).
+A source of photographs leaves a tint in drawings without colour, grain in flat areas, and soft edges in pixel art. Few
+steps do not train them away, and the moving average keeps them; and a handful of shots are enough to say that they do
+not belong there. Colours: a toRGB adds its share of the image linearly, so all of them projected together project the
+image. Grain: it is the noise of the layers near the image. Detail within the squares of pixel art: the image's last
+step takes every square's mean. The rules are ours (docs/methods.md).
 """
 
 import copy
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -23,40 +25,54 @@ LEVELS = 2
 SIDE = 64
 """Pixels a side at which grain is looked for, the size at which the rule was found."""
 
+WITHIN = 0.1
+"""A mosaic's squares have at most this share of the mean squared step between neighbours that its borders have."""
 
-def lacking(shots: Tensor, *, colours: bool, grain: bool) -> dict[str, Tensor]:
+Lack = Literal["palette", "grain", "mosaic"]
+LACKS: tuple[Lack, ...] = get_args(Lack)
+
+
+def lacking(shots: Tensor, asked: Collection[Lack]) -> dict[str, Tensor]:
     """What `without` removes, of what is asked for. shots: uint8 `[n 3 r r]`.
 
-    palette: an affine map of colours (`palette_of`). grain: whether the shots have any, a scalar.
+    palette: an affine map of colours (`palette_of`). grain: whether the shots have any, a scalar. mosaic: the side of
+    the squares that the shots are made of (`mosaic_of`), a scalar.
     """
     found: dict[str, Tensor] = {}
-    if colours:
+    if "palette" in asked:
         found["palette"] = palette_of(shots)
-    if grain:
+    if "grain" in asked:
         found["grain"] = torch.tensor(has_grain(shots))
+    if "mosaic" in asked:
+        found["mosaic"] = torch.tensor(mosaic_of(shots))
     return found
 
 
 def without(generator: Generator, found: Mapping[str, Tensor]) -> Generator:
     """A copy of a generator without what `lacking` found; the generator itself if nothing was asked for."""
-    palette, grain = found.get("palette"), found.get("grain")
-    if palette is None and grain is None:
+    palette, grain, mosaic = (found.get(lack) for lack in LACKS)
+    if palette is None and grain is None and mosaic is None:
         return generator
     result = copy.deepcopy(generator)
     if palette is not None:
         paint_(result, palette)
     if grain is not None and not grain:
         smooth_(result)
+    if mosaic is not None:
+        result.spec = replace(result.spec, mosaic=int(mosaic))
     return result
 
 
 def told(found: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The same for a model's card: how many directions of colour the shots have, and whether grain."""
+    """The same for a model's card: how many directions of colour the shots have, whether grain, and squares of how
+    many pixels a side."""
     card: dict[str, Any] = {}
     if (palette := found.get("palette")) is not None:
         card["colours"] = round(palette[:, :3].trace().item())  # a projector's rank
     if (grain := found.get("grain")) is not None:
         card["grain"] = bool(grain)
+    if (mosaic := found.get("mosaic")) is not None:
+        card["mosaic"] = int(mosaic)
     return card
 
 
@@ -95,6 +111,28 @@ def has_grain(shots: Tensor) -> bool:
             alike += int((differences <= LEVELS).sum())
             pairs += differences.numel()
     return 2 * alike < pairs
+
+
+def mosaic_of(shots: Tensor) -> int:
+    """Side in pixels of the squares of one colour that the shots are made of, as pixel art is; 1 if they are not.
+
+    The largest power of two, up to an eighth of the image, such that steps between neighbouring pixels within squares
+    are small beside those across borders, wherever within: `WITHIN` of their mean square, which forgives what resizing
+    leaves. Squares begin at the corner.
+    """
+    size = shots.shape[-1]
+    steps = torch.zeros(size, dtype=torch.float64)  # mean square, by the place of the second pixel; none at the first
+    for image in shots:
+        x = image.double()
+        steps[1:] += (x[..., 1:] - x[..., :-1]).square().mean((0, 1)) + (x[:, 1:] - x[:, :-1]).square().mean((0, 2))
+    side = size // 8
+    while side > 1:
+        by_place = steps.view(-1, side).sum(0)  # at a border, one pixel into a square, ...
+        border = by_place[0] / (size // side - 1)
+        if border > 0 and by_place[1:].max() / (size // side) <= WITHIN * border:
+            return side
+        side //= 2
+    return 1
 
 
 @torch.no_grad()

@@ -177,13 +177,19 @@ def save_model(path: str | Path, model: Model, *, dtype: torch.dtype = torch.flo
     tensors: dict[str, Tensor] = {}
     for key, network in (("generator", model.generator), ("discriminator", model.discriminator)):
         if network is not None:
-            header[key] = {name: value for name, value in dataclasses.asdict(network.spec).items() if value != ()}
+            header[key] = _declared(network.spec)
             for name, tensor in network.state_dict().items():
                 stored = stored_as(tensor.detach().cpu(), dtype, f"{key}.{name}").contiguous()
                 tensors[f"{key}.{name}"] = stored
                 if not torch.isfinite(stored).all():
                     raise TenshotError(f"cannot write {path}: {key}.{name} {_not_finite(tensor, dtype)}")
     write_tensors(Path(path), tensors, header)
+
+
+def _declared(spec: GeneratorSpec | DiscriminatorSpec) -> dict[str, Any]:
+    """What a file says of a network's shape; of what only some have, nothing where it has not."""
+    usual = {"kept": (), "mosaic": 1}
+    return {name: value for name, value in dataclasses.asdict(spec).items() if value != usual.get(name)}
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:

@@ -95,6 +95,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
                     "spread_below": "place",
                     "palette": "shots",
                     "grain": "shots",
+                    "mosaic": "shots",
                 },
             },
         ),

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from tenshot.filters import Fate, FilterGroup, apply_fates_, gate_of, mask_gradients_, sample_gates
 from tenshot.fisher import Importance, gate_fisher, magnitude, weight_fisher
-from tenshot.lacking import lacking, told, without
+from tenshot.lacking import LACKS, lacking, told, without
 from tenshot.methods.base import Batch, Context, Method, Nets, Network, Phase, State
 from tenshot.methods.cdc import Cdc
 from tenshot.methods.dcl import Dcl
-from tenshot.methods.deciding import fates_of, is_usable, layer_report, sample_loss, source_gate_fisher
+from tenshot.methods.deciding import decision_report, fates_of, is_usable, sample_loss, source_gate_fisher
 from tenshot.nets import Generator
 from tenshot.pruning import Guards, count_cumulative, count_share, count_single, decide, ramp, track
 from tenshot.randomness import generator_for
@@ -101,6 +101,9 @@ class Dap(Method):
     grain: Literal["free", "shots"] = "free"
     """Noise of the result. free: as trained. shots: where at least half of the shots' pairs of neighbours (at 64 px)
     differ by at most two of 255 levels, as in flat drawings, the layers at full and half the resolution have none."""
+    mosaic: Literal["free", "shots"] = "free"
+    """Fine detail of the result. free: as trained. shots: where the shots are made of squares of one colour (as pixel
+    art is), so is every image."""
     guards: Guards = Guards()
 
     def __post_init__(self) -> None:
@@ -181,7 +184,7 @@ class Dap(Method):
         return reach | told(state)
 
     def setup(self, context: Context) -> State:
-        state: State = lacking(context.shots, colours=self.palette == "shots", grain=self.grain == "shots")
+        state: State = lacking(context.shots, [lack for lack in LACKS if getattr(self, lack) == "shots"])
         for network, groups in self._watched(context.nets):
             for group in groups:
                 is_closed = gate_of(getattr(context.nets, network), group).cpu() == 0
@@ -229,7 +232,7 @@ class Dap(Method):
                 continue
             if self._is_pruned(network):
                 self._decide(network, groups, context, state, ramp(step, warmup, settle))
-            context.record(_report(step, network, groups, state, self.reaches(state)))
+            context.record(decision_report(step, network, groups, state, self.reaches(state)))
 
     def _is_pruned(self, network: Network) -> bool:
         return self.networks in ("both", network)
@@ -333,16 +336,3 @@ class Dap(Method):
             return sample_loss(network, nets, z, noise, lambda: context.reals(1, rng))
 
         return weight_fisher(averaged, groups, (partial(loss, z) for z in drawn))
-
-
-def _report(
-    step: int, network: Network, groups: list[FilterGroup], state: State, reaches: dict[str, float]
-) -> dict[str, Any]:
-    """One decision as JSON: per layer the share of each fate, every filter's tracked importance, and G's reach."""
-    layers = {}
-    for group in groups:
-        fate, importance = (state[f"{network}/{group.name}/{what}"] for what in ("fate", "importance"))
-        layers[group.name] = layer_report(group, fate, importance)
-        if network == "generator" and reaches:
-            layers[group.name]["reach"] = round(reaches[group.name], 4)
-    return {"step": step, "network": network, "layers": layers}

@@ -72,3 +72,16 @@ def layer_report(group: FilterGroup, fate: Tensor, importance: Tensor) -> dict[s
 
 def _share(fates: Tensor, fate: Fate) -> float:
     return round((fates == fate).double().mean().item(), 4)
+
+
+def decision_report(
+    step: int, network: Network, groups: list[FilterGroup], state: State, reaches: dict[str, float]
+) -> dict[str, Any]:
+    """One decision as JSON: per layer the share of each fate, every filter's tracked importance, and G's reach."""
+    layers = {}
+    for group in groups:
+        fate, importance = (state[f"{network}/{group.name}/{what}"] for what in ("fate", "importance"))
+        layers[group.name] = layer_report(group, fate, importance)
+        if network == "generator" and reaches:
+            layers[group.name]["reach"] = round(reaches[group.name], 4)
+    return {"step": step, "network": network, "layers": layers}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tenshot.filters import FilterGroup, Slice
-from tenshot.nets.layers import EqualLinear, PixelNorm, StyledConv, ToRGB
+from tenshot.nets.layers import EqualLinear, PixelNorm, StyledConv, ToRGB, in_squares
 
 
 def channel_plan(resolution: int, *, base: int = 32768, cap: int = 512) -> tuple[int, ...]:
@@ -52,6 +52,8 @@ class GeneratorSpec:
     mapping_depth: int = 8
     kept: tuple[int, ...] = ()
     """Output channels that are left to each styled convolution where pruned ones were cut out; () = all."""
+    mosaic: int = 1
+    """Pixels a side of the squares of one colour that images are made of, as pixel art is; 1 = single pixels."""
 
     def __post_init__(self) -> None:
         check_channels(self.resolution, self.channels)
@@ -59,6 +61,8 @@ class GeneratorSpec:
         is_part = len(self.kept) == len(full) and all(1 <= k <= n for k, n in zip(self.kept, full, strict=True))
         if self.kept and (not is_part or self.kept == full):
             raise ValueError(f"kept channels {self.kept}: must be a part of {full}, at least 1 of each")
+        if not 1 <= self.mosaic <= self.resolution or self.resolution % self.mosaic:
+            raise ValueError(f"mosaic of {self.mosaic} px squares: they must fill {self.resolution} px evenly")
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -152,7 +156,7 @@ class Generator(nn.Module):
                 if keep is not None:
                     keep[f"convs.{i}"] = x
             image = to_rgb(x, ws[:, 2 * k + 3], image)
-        return image
+        return in_squares(image, self.spec.mosaic)
 
     def forward(self, z: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
         """One latent an image: `[n d] -> [n 3 r r]`."""

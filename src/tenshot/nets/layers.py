@@ -171,6 +171,11 @@ class ToRGB(nn.Module):
         return image if skip is None else image + upsample(skip)
 
 
+def in_squares(images: Tensor, side: int) -> Tensor:
+    """Every square of `side` by `side` pixels in its mean colour, `[n c h w]`; 1 leaves images as they are."""
+    return images if side == 1 else F.interpolate(F.avg_pool2d(images, side), scale_factor=side, mode="nearest")
+
+
 class _Blur(nn.Module):
     """Low-pass filter in front of a convolution with stride 2; has no parameters, keeps the layout's numbering."""
 
