@@ -1,15 +1,20 @@
 """Colours and grain that the shots lack leave the images of the result, and nothing else does."""
 
 import copy
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from PIL import Image
 
 from tenshot.adaptation import begin
 from tenshot.config import RunConfig
-from tenshot.lacking import LACKS, LEVELS, has_grain, lacking, paint_, palette_of, smooth_, without
+from tenshot.lacking import LACKS, LEVELS, WITHIN, has_grain, lacking, mosaic_of, paint_, palette_of, smooth_, without
 from tenshot.methods import Dap
+from tenshot.models import load_model
 from tenshot.result import averaged_model
 from tenshot.sampling import generate, synthesise
 from tenshot.step import run_step
@@ -122,6 +127,52 @@ class TestGrain:
         assert all(generator.get_parameter(name) == 0 for name in gone)
 
 
+def mosaic(side, size=64, *, seed=0, count=2):
+    """Random squares of one colour."""
+    rng = torch.Generator().manual_seed(seed)
+    squares = torch.randint(0, 256, (count, 3, size // side, size // side), generator=rng, dtype=torch.uint8)
+    return squares.repeat_interleave(side, 2).repeat_interleave(side, 3)
+
+
+class TestMosaic:
+    @pytest.mark.parametrize("side", [2, 4, 8])
+    def test_has_the_side_of_the_largest_squares_of_one_colour(self, side):
+        assert mosaic_of(mosaic(side)) == side
+
+    def test_of_single_pixels_or_one_colour_or_stripes_is_none(self):
+        stripes = mosaic(4)[:, :, :, :1].expand(-1, -1, -1, 64)
+        assert mosaic_of(mosaic(1)) == mosaic_of(torch.full((2, 3, 64, 64), 9, dtype=torch.uint8)) == 1
+        assert mosaic_of(stripes) == 4  # squares all the same
+
+    def test_has_eight_squares_a_side_at_least(self):
+        assert mosaic_of(mosaic(16)) == 8
+
+    def test_is_none_if_squares_begin_elsewhere_than_in_the_corner(self):
+        assert mosaic_of(mosaic(4).roll(1, -1)) == 1
+
+    def test_is_none_if_one_shot_is_not_made_of_squares(self):
+        assert mosaic_of(torch.cat([mosaic(4, count=1), mosaic(1, count=1)])) == 1
+
+    def test_is_seen_through_the_ringing_of_a_resized_picture(self):
+        large = mosaic(16, 256, count=1)[0].permute(1, 2, 0).numpy()
+        small = np.array(Image.fromarray(large).resize((64, 64), Image.Resampling.LANCZOS))
+        shots = torch.from_numpy(small).permute(2, 0, 1)[None]
+        assert not torch.equal(shots[..., ::4], shots[..., 1::4]) and mosaic_of(shots) == 4
+
+    @pytest.mark.parametrize("share, seen", [(0.9, True), (1.1, False)])
+    def test_forgives_steps_within_squares_up_to_a_tenth_of_those_across(self, share, seen):
+        bands = 150.0 * (torch.arange(64) // 4 % 2)
+        bands[1::4] += 150 * math.sqrt(WITHIN * share)  # up and down again within a square
+        shots = bands.round().to(torch.uint8).expand(1, 3, 64, 64)
+        assert (mosaic_of(shots) == 4) is seen
+
+    @pytest.mark.parametrize("blur", [0, 3])
+    def test_photographs_have_none_however_smooth(self, blur):
+        faces = torch.cat(list(generate(load_model("faces64").generator, range(10))))
+        faces = F.avg_pool2d(faces.float(), 2 * blur + 1, 1, blur).to(torch.uint8) if blur else faces
+        assert mosaic_of(faces) == 1 and {mosaic_of(face[None]) for face in faces} == {1}
+
+
 class TestWithout:
     def test_nothing_asked_for_is_the_generator_itself(self):
         generator = tiny_model().generator
@@ -171,3 +222,19 @@ class TestDap:
     def test_gives_coloured_shots_the_same_result_with_and_without(self):
         free, bound = (result_of(adapted(tiny_shots(), palette=palette)) for palette in ("free", "shots"))
         assert all(torch.equal(a, b) for a, b in zip(free.parameters(), bound.parameters(), strict=True))
+
+    def test_trains_and_makes_squares_where_the_shots_are_made_of_them(self):
+        run = adapted(tiny_shots(), mosaic="shots")
+        assert {net.spec.mosaic for net in (run.nets.source, run.nets.generator, run.nets.ema)} == {2}
+        images = torch.cat(list(generate(result_of(run), range(4))))
+        assert torch.equal(images, F.interpolate(images[..., ::2, ::2], scale_factor=2, mode="nearest"))
+        assert run.method.card(run.state) == {"mosaic": 2}
+        smooth = F.avg_pool2d(tiny_shots().float(), 3, 1, 1).to(torch.uint8)
+        assert adapted(smooth, mosaic="shots").nets.generator.spec.mosaic == 1
+
+    def test_begins_without_the_squares_of_another_domain(self):
+        source = tiny_model()
+        source.generator.spec = replace(source.generator.spec, mosaic=4)
+        run = begin(RunConfig(shots="tiny", method=Dap(), steps=8, batch=2), source, tiny_shots())
+        assert {net.spec.mosaic for net in (run.nets.source, run.nets.generator, run.nets.ema)} == {1}
+        assert source.generator.spec.mosaic == 4

@@ -1,6 +1,8 @@
 """The networks against their slow twin: values, gradients, double gradients; gates, minibatches, layout and sizes."""
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,6 +11,8 @@ from torch import Tensor, nn
 
 from reference.stylegan2 import reference_discriminator, reference_generator, reference_mapping
 from tenshot.nets import Discriminator, DiscriminatorSpec, Generator, GeneratorSpec, channel_plan
+from tenshot.sampling import synthesise
+from tiny import tiny_model
 
 CHANNELS = (12, 10, 9, 7, 5, 3, 2, 3, 2)  # at 4, 8, ..., 1024 pixels; neighbours differ: no axes to confuse
 LATENT = 16
@@ -469,6 +473,23 @@ def test_arguments_that_do_not_fit_are_refused_with_their_value(resolution):
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@pytest.mark.parametrize("side", [2, 4, 16])
+def test_images_of_a_mosaic_are_the_means_of_squares_of_those_without(side):
+    model = tiny_model()
+    plain = torch.cat(list(synthesise(model.generator, range(3))))
+    model.generator.spec = replace(model.generator.spec, mosaic=side)
+    squares = torch.cat(list(synthesise(model.generator, range(3))))
+    for y, x in itertools.product(range(0, 16, side), repeat=2):
+        mean = plain[..., y : y + side, x : x + side].mean((2, 3), keepdim=True)
+        torch.testing.assert_close(squares[..., y : y + side, x : x + side], mean.expand(-1, -1, side, side))
+
+
+@pytest.mark.parametrize("side", [0, -4, 3, 32])
+def test_squares_that_do_not_fill_the_image_are_refused(side):
+    with pytest.raises(ValueError, match=f"mosaic of {side} px squares: they must fill 16 px evenly"):
+        GeneratorSpec(16, (4, 4, 4), mosaic=side)
 
 
 def test_a_first_forward_on_the_meta_device_does_no_harm_to_later_ones():

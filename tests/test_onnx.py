@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,8 +61,9 @@ def from_z(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def from_w(tmp_path_factory):
-    """Of a compact generator, truncation built in, no noise."""
+    """Of a compact generator whose images are squares, truncation built in, no noise."""
     dense = model_with_silent_channels().generator
+    dense.spec = replace(dense.spec, mosaic=4)
     small = compact(dense, kept_channels(dense, 1))
     return Made(Model(small, None, {}), tmp_path_factory.mktemp("w"), OnnxPlan("w", 0.7, None))
 
@@ -93,7 +95,7 @@ def test_from_z_it_makes_what_torch_makes_at_any_batch_and_truncation(from_z, ba
 
 @torch.no_grad()
 @pytest.mark.parametrize("batch", [1, 3])
-def test_from_w_every_layer_of_a_compact_generator_has_its_own_latent(from_w, batch):
+def test_from_w_every_layer_of_a_compact_generator_has_its_own_latent_and_images_their_squares(from_w, batch):
     generator = from_w.model.generator
     ws = torch.randn(batch, 6, 16, generator=torch.Generator().manual_seed(0))
     expected = generator.synthesise(generator.latent_avg.lerp(ws, 0.7))

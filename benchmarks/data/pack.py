@@ -69,7 +69,7 @@ def check(data: Path) -> int:
         path = data / f"{name}.zip"
         verdict = "missing" if not path.exists() else "the same" if digest(path) == published else "DIFFERENT"
         faults += verdict != "the same"
-        print(f"{name:<14}{verdict}")
+        print(f"{name:<16}{verdict}")
     return int(faults > 0)
 
 

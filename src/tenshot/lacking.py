@@ -3,8 +3,8 @@
 A source of photographs leaves a tint in drawings without colour, grain in flat areas, and soft edges in pixel art. Few
 steps do not train them away, and the moving average keeps them; and a handful of shots are enough to say that they do
 not belong there. Colours: a toRGB adds its share of the image linearly, so all of them projected together project the
-image. Grain: it is the noise of the layers near the image. Detail within the squares of pixel art: the image's last
-step takes every square's mean. The rules are ours (docs/methods.md).
+image. Grain: it is the noise of the layers near the image. Detail within the squares of pixel art: every square gets
+its mean as the image's last step, in training already. The rules are ours (docs/methods.md).
 """
 
 import copy
@@ -33,7 +33,7 @@ LACKS: tuple[Lack, ...] = get_args(Lack)
 
 
 def lacking(shots: Tensor, asked: Collection[Lack]) -> dict[str, Tensor]:
-    """What `without` removes, of what is asked for. shots: uint8 `[n 3 r r]`.
+    """What `without` and `square_` remove, of what is asked for. shots: uint8 `[n 3 r r]`.
 
     palette: an affine map of colours (`palette_of`). grain: whether the shots have any, a scalar. mosaic: the side of
     the squares that the shots are made of (`mosaic_of`), a scalar.
@@ -50,17 +50,22 @@ def lacking(shots: Tensor, asked: Collection[Lack]) -> dict[str, Tensor]:
 
 def without(generator: Generator, found: Mapping[str, Tensor]) -> Generator:
     """A copy of a generator without what `lacking` found; the generator itself if nothing was asked for."""
-    palette, grain, mosaic = (found.get(lack) for lack in LACKS)
-    if palette is None and grain is None and mosaic is None:
+    palette, grain = found.get("palette"), found.get("grain")
+    if palette is None and grain is None:
         return generator
     result = copy.deepcopy(generator)
     if palette is not None:
         paint_(result, palette)
     if grain is not None and not grain:
         smooth_(result)
-    if mosaic is not None:
-        result.spec = replace(result.spec, mosaic=int(mosaic))
     return result
+
+
+def square_(generator: Generator, found: Mapping[str, Tensor]) -> None:
+    """Make a generator's images of squares as large as `lacking` found; nothing if it was not asked for. Trained so,
+    it need not learn what the squares do away with, and D cannot tell its images by that."""
+    if (mosaic := found.get("mosaic")) is not None:
+        generator.spec = replace(generator.spec, mosaic=int(mosaic))
 
 
 def told(found: Mapping[str, Tensor]) -> dict[str, Any]:

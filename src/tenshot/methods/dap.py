@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tenshot.filters import Fate, FilterGroup, apply_fates_, gate_of, mask_gradients_, sample_gates
 from tenshot.fisher import Importance, gate_fisher, magnitude, weight_fisher
-from tenshot.lacking import LACKS, lacking, told, without
+from tenshot.lacking import LACKS, lacking, square_, told, without
 from tenshot.methods.base import Batch, Context, Method, Nets, Network, Phase, State
 from tenshot.methods.cdc import Cdc
 from tenshot.methods.dcl import Dcl
@@ -102,8 +102,8 @@ class Dap(Method):
     """Noise of the result. free: as trained. shots: where at least half of the shots' pairs of neighbours (at 64 px)
     differ by at most two of 255 levels, as in flat drawings, the layers at full and half the resolution have none."""
     mosaic: Literal["free", "shots"] = "free"
-    """Fine detail of the result. free: as trained. shots: where the shots are made of squares of one colour (as pixel
-    art is), so is every image."""
+    """Fine detail of images, in training too. free: any. shots: where the shots are made of squares of one colour, as
+    pixel art is, so is every image."""
     guards: Guards = Guards()
 
     def __post_init__(self) -> None:
@@ -185,6 +185,8 @@ class Dap(Method):
 
     def setup(self, context: Context) -> State:
         state: State = lacking(context.shots, [lack for lack in LACKS if getattr(self, lack) == "shots"])
+        for generator in (context.nets.source, context.nets.generator, context.nets.ema):
+            square_(generator, state)
         for network, groups in self._watched(context.nets):
             for group in groups:
                 is_closed = gate_of(getattr(context.nets, network), group).cpu() == 0
