@@ -406,6 +406,7 @@ def test_a_picture_below_the_resolution_is_enlarged_with_a_warning(tmp_path, sid
     assert record.steps == ((step,) if step else ())
     told = [text.split(" enlarged")[0].split(" is less")[0] for text in record.warnings if text != ONE_COLOUR]
     assert told == [warning] * bool(step)
+    assert any("enlarged 4 times without smoothing" in text for text in record.warnings) is (side == 16)
 
 
 @pytest.mark.parametrize(

@@ -279,6 +279,8 @@ def _resized(picture: Image.Image, resolution: int) -> tuple[Image.Image, tuple[
         caution = f"far too small: {side} px is less than a quarter of {resolution}; a blur will be learned"
     else:
         caution = f"small: {side} px enlarged to {resolution}, so its finest detail is missing"
+    if resolution % side == 0:
+        caution += f"; pixel art stays sharp if it is enlarged {resolution // side} times without smoothing first"
     return fitted, (f"enlarged {side} to {resolution}",), (caution,)
 
 
