@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -413,11 +414,12 @@ def test_a_full_disk_and_a_closed_folder_are_faults_while_a_run_goes_on(run, mad
 def test_a_model_file_tells_what_it_is_whatever_its_name(tmp_path, capsys):
     model = tiny_model()
     dict(model.generator.named_buffers())["convs.0.gate"][:5] = 0
+    model.generator.spec = replace(model.generator.spec, mosaic=4)
     save_model(tmp_path / "a.png", model)
     found = by_check(inspect(str(tmp_path / "a.png")).findings)
     assert "a model file of tenshot, source, name tiny" in found["file"].text
     gates = torch.cat([b for name, b in model.generator.named_buffers() if name.endswith("gate")])
-    share = f"{5 / len(gates):.1%} of its channels are pruned"
+    share = f"{5 / len(gates):.1%} of its channels are pruned, images in squares of 4 px"
     assert (
         found["generator"].text.startswith("16 px, RGB, channels 12, 10, 8 from 4 px up")
         and share in found["generator"].text

@@ -41,6 +41,7 @@ def networks(model: Model) -> list[Finding]:
     gates = torch.cat([buffer for key, buffer in model.generator.named_buffers() if key.endswith("gate")])
     pruned = f", {1 - gates.mean().item():.1%} of its channels are pruned" if (gates == 0).any() else ""
     pruned += ", compact: pruned channels are cut out" if spec.kept else ""
+    pruned += f", images in squares of {spec.mosaic} px" if spec.mosaic > 1 else ""
     plan = f"channels {', '.join(map(str, spec.channels))} from 4 px up"
     size = f"{spec.resolution} px, RGB, {plan}, latent {spec.latent_size}, mapping of {spec.mapping_depth} layers"
     (image,) = synthesise(model.generator, [0], batch=1)
