@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -108,6 +109,16 @@ def test_the_image_of_the_noises_seed_is_that_of_generate(from_z):
     levels = ((images.clamp(-1, 1) + 1) * 127.5).round()
     assert (levels[0] - own.float()).abs().max() <= 1
     assert (levels[1] - other.float()).abs().max() > 1  # has other noise
+
+
+def test_the_example_of_the_documentation_runs(from_z, monkeypatch):
+    monkeypatch.setitem(os.environ, "ORT_DISABLE_TELEMETRY", "1")
+    text = (Path(__file__).parents[1] / "docs" / "onnx.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert '"robots.onnx"' in example and "(4, 512)" in example
+    names = {}
+    exec(example.replace('"robots.onnx"', repr(str(from_z.path))).replace("(4, 512)", "(4, 16)"), names)
+    assert names["images"].shape == (4, 3, 16, 16) and np.isfinite(names["images"]).all()
 
 
 def test_the_batch_is_free_and_inputs_are_named(from_z, from_w):
