@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -204,6 +205,30 @@ def test_a_compact_model_is_not_adapted_further():
     model.generator = compact(model.generator, kept_channels(model.generator, 1))
     with pytest.raises(TenshotError, match=r"is compact: .* adapt the run or model that it was made from"):
         begin(RunConfig("", source="small.safetensors"), model, tiny.tiny_shots())
+
+
+def test_a_mosaic_survives_the_cut_and_the_file(tmp_path):
+    generator = close(tiny.tiny_model().generator, conv1=4)
+    generator.spec = replace(generator.spec, mosaic=4)
+    small = compact(generator, kept_channels(generator, 1))
+    save_model(tmp_path / "a.safetensors", Model(small, None, {}))
+    loaded = load_model(tmp_path / "a.safetensors").generator
+    assert loaded.spec.mosaic == 4 and loaded.spec.kept
+    found = images(loaded)
+    assert found.equal(found[..., ::4, ::4].repeat_interleave(4, 2).repeat_interleave(4, 3))
+    torch.testing.assert_close(found, images(generator))
+
+
+@pytest.mark.parametrize("side", [0, -4, 3, 32, 10**30, "a", None, [4]], ids=str)
+def test_squares_that_no_image_has_are_refused(tmp_path, side):
+    path = tmp_path / "a.safetensors"
+    save_model(path, Model(tiny.tiny_model().generator, None, {}))
+    tensors, header = read_tensors(path)
+    assert "mosaic" not in header["generator"]
+    header["generator"]["mosaic"] = side
+    write_tensors(path, tensors, header)
+    with pytest.raises(TenshotError, match="its header is damaged"):
+        load_model(path)
 
 
 def timed(*ratios):

@@ -1,4 +1,4 @@
-"""Colours and grain that the shots lack leave the images of the result, and nothing else does."""
+"""Colours, grain and fine detail that the shots lack leave the images of the result, and nothing else does."""
 
 import copy
 import math
@@ -139,10 +139,11 @@ class TestMosaic:
     def test_has_the_side_of_the_largest_squares_of_one_colour(self, side):
         assert mosaic_of(mosaic(side)) == side
 
-    def test_of_single_pixels_or_one_colour_or_stripes_is_none(self):
-        stripes = mosaic(4)[:, :, :, :1].expand(-1, -1, -1, 64)
+    def test_of_single_pixels_or_one_colour_is_none(self):
         assert mosaic_of(mosaic(1)) == mosaic_of(torch.full((2, 3, 64, 64), 9, dtype=torch.uint8)) == 1
-        assert mosaic_of(stripes) == 4  # squares all the same
+
+    def test_is_had_by_stripes_as_wide_as_squares(self):
+        assert mosaic_of(mosaic(4)[..., :1].expand(-1, -1, -1, 64)) == 4
 
     def test_has_eight_squares_a_side_at_least(self):
         assert mosaic_of(mosaic(16)) == 8

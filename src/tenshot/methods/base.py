@@ -163,7 +163,7 @@ class Method:
         return False
 
     def setup(self, context: Context) -> State:
-        """Before the first step; returns the state."""
+        """Before the first step, and once more before a resumed run's state is read; returns the state."""
         return {}
 
     def skips(self, phase: Phase, clock: Clock) -> bool:
