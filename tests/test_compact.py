@@ -19,6 +19,7 @@ from tenshot.config import RunConfig
 from tenshot.distil import Distillation, distil_, pyramid_distance
 from tenshot.errors import TenshotError
 from tenshot.export import Cut, compacted
+from tenshot.lacking import gamut_of
 from tenshot.mend import mended
 from tenshot.methods import METHODS
 from tenshot.metrics import METRICS
@@ -207,25 +208,37 @@ def test_a_compact_model_is_not_adapted_further():
         begin(RunConfig("", source="small.safetensors"), model, tiny.tiny_shots())
 
 
-def test_a_mosaic_survives_the_cut_and_the_file(tmp_path):
+def test_a_mosaic_and_a_gamut_survive_the_cut_and_the_file(tmp_path):
     generator = close(tiny.tiny_model().generator, conv1=4)
-    generator.spec = replace(generator.spec, mosaic=4)
+    gamut = gamut_of(tiny.tiny_shots() // 2)
+    generator.spec = replace(generator.spec, mosaic=4, gamut=gamut)
     small = compact(generator, kept_channels(generator, 1))
     save_model(tmp_path / "a.safetensors", Model(small, None, {}))
     loaded = load_model(tmp_path / "a.safetensors").generator
-    assert loaded.spec.mosaic == 4 and loaded.spec.kept
+    assert (loaded.spec.mosaic, loaded.spec.gamut) == (4, gamut) and loaded.spec.kept
     found = images(loaded)
     assert found.equal(found[..., ::4, ::4].repeat_interleave(4, 2).repeat_interleave(4, 3))
+    assert found.max() <= max(gamut[:6]) / 127.5 - 1 + 1e-6
     torch.testing.assert_close(found, images(generator))
 
 
-@pytest.mark.parametrize("side", [0, -4, 3, 32, 10**30, "a", None, [4]], ids=str)
-def test_squares_that_no_image_has_are_refused(tmp_path, side):
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        *(("mosaic", side) for side in (0, -4, 3, 32, 10**30, "a", None, [4])),
+        *(
+            ("gamut", gamut)
+            for gamut in (0, None, "a", [0], [255, 0] * 13, [0, 10**30] * 13, [None] * 26, [[0, 255]] * 13)
+        ),
+    ],
+    ids=str,
+)
+def test_squares_and_colours_that_no_image_has_are_refused(tmp_path, key, value):
     path = tmp_path / "a.safetensors"
     save_model(path, Model(tiny.tiny_model().generator, None, {}))
     tensors, header = read_tensors(path)
-    assert "mosaic" not in header["generator"]
-    header["generator"]["mosaic"] = side
+    assert key not in header["generator"]
+    header["generator"][key] = value
     write_tensors(path, tensors, header)
     with pytest.raises(TenshotError, match="its header is damaged"):
         load_model(path)

@@ -24,6 +24,7 @@ from tenshot.doctor import inspection, machine, packages
 from tenshot.doctor.inspection import inspect
 from tenshot.doctor.journals import check_journal
 from tenshot.doctor.run_folder import check_run
+from tenshot.lacking import gamut_of
 from tenshot.lock import Lock
 from tenshot.methods import Finetune
 from tenshot.models import EMBEDDED, Model, load_model, read_tensors, save_model, write_tensors
@@ -414,12 +415,13 @@ def test_a_full_disk_and_a_closed_folder_are_faults_while_a_run_goes_on(run, mad
 def test_a_model_file_tells_what_it_is_whatever_its_name(tmp_path, capsys):
     model = tiny_model()
     dict(model.generator.named_buffers())["convs.0.gate"][:5] = 0
-    model.generator.spec = replace(model.generator.spec, mosaic=4)
+    gamut = gamut_of(torch.full((1, 3, 8, 8), 128, dtype=torch.uint8))
+    model.generator.spec = replace(model.generator.spec, mosaic=4, gamut=gamut)
     save_model(tmp_path / "a.png", model)
     found = by_check(inspect(str(tmp_path / "a.png")).findings)
     assert "a model file of tenshot, source, name tiny" in found["file"].text
     gates = torch.cat([b for name, b in model.generator.named_buffers() if name.endswith("gate")])
-    share = f"{5 / len(gates):.1%} of its channels are pruned, images in squares of 4 px"
+    share = f"{5 / len(gates):.1%} of its channels are pruned, images in squares of 4 px, colours within 0.0% of all"
     assert (
         found["generator"].text.startswith("16 px, RGB, channels 12, 10, 8 from 4 px up")
         and share in found["generator"].text

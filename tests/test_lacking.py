@@ -12,9 +12,23 @@ from PIL import Image
 
 from tenshot.adaptation import begin
 from tenshot.config import RunConfig
-from tenshot.lacking import LACKS, LEVELS, WITHIN, has_grain, lacking, mosaic_of, paint_, palette_of, smooth_, without
+from tenshot.lacking import (
+    LACKS,
+    LEVELS,
+    RARE,
+    WITHIN,
+    gamut_of,
+    has_grain,
+    lacking,
+    mosaic_of,
+    paint_,
+    palette_of,
+    smooth_,
+    without,
+)
 from tenshot.methods import Dap
 from tenshot.models import load_model
+from tenshot.nets.gamut import DIRECTIONS
 from tenshot.result import averaged_model
 from tenshot.sampling import generate, synthesise
 from tenshot.step import run_step
@@ -28,7 +42,9 @@ def grey_shots(tint=(0, 0, 0)):
 
 
 def adapted(shots, **settings):
-    method = replace(Dap(**QUICK["dap"]), **{"palette": "free", "grain": "free", "mosaic": "free", **settings})
+    method = replace(
+        Dap(**QUICK["dap"]), **{"palette": "free", "grain": "free", "mosaic": "free", "gamut": "free", **settings}
+    )
     run = begin(RunConfig(shots="tiny", method=method, steps=8, batch=2), tiny_model(), shots)
     for step in range(8):
         run_step(run, step)
@@ -174,6 +190,42 @@ class TestMosaic:
         assert mosaic_of(faces) == 1 and {mosaic_of(face[None]) for face in faces} == {1}
 
 
+def along(direction, images):
+    """By matrix product, in levels: the oracle of how far colours go."""
+    return torch.tensor(direction) @ images.long().movedim(1, 0).flatten(1)
+
+
+def within(gamut):
+    """Share of random colours that go beyond along no direction."""
+    colours = torch.randint(0, 256, (1, 3, 400, 400), generator=torch.Generator().manual_seed(0))
+    inside = torch.ones(400 * 400, dtype=torch.bool)
+    for direction, low, high in zip(DIRECTIONS, gamut[::2], gamut[1::2], strict=True):
+        inside &= (along(direction, colours) >= low) & (along(direction, colours) <= high)
+    return inside.float().mean().item()
+
+
+class TestGamut:
+    def test_is_what_sorting_all_pixels_finds(self):
+        shots = torch.randint(0, 256, (3, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+        shots[:, 2] //= 3
+        rare = int(RARE * 3 * 32 * 32)
+        assert rare == 3
+        found = [along(direction, shots).sort().values for direction in DIRECTIONS]
+        assert list(gamut_of(shots)) == [int(levels[at]) for levels in found for at in (rare, -1 - rare)]
+
+    def test_of_one_colour_is_that_colour(self):
+        colour = torch.tensor([200, 10, 60], dtype=torch.uint8)
+        wanted = [int(torch.tensor(direction) @ colour.long()) for direction in DIRECTIONS for _ in range(2)]
+        assert list(gamut_of(colour.view(1, 3, 1, 1).expand(2, -1, 16, 16))) == wanted
+
+    def test_passes_over_colours_of_fewer_than_a_thousandth_of_all_pixels(self):
+        shots = torch.full((1, 3, 64, 64), 100, dtype=torch.uint8)
+        shots[0, :, 0, :4] = 255
+        assert max(gamut_of(shots)) == 300
+        shots[0, :, 0, 4] = 255
+        assert max(gamut_of(shots)) == 3 * 255
+
+
 class TestWithout:
     def test_nothing_asked_for_is_the_generator_itself(self):
         generator = tiny_model().generator
@@ -233,9 +285,25 @@ class TestDap:
         smooth = F.avg_pool2d(tiny_shots().float(), 3, 1, 1).to(torch.uint8)
         assert adapted(smooth, mosaic="shots").nets.generator.spec.mosaic == 1
 
-    def test_begins_without_the_squares_of_another_domain(self):
+    def test_keeps_the_result_to_the_colours_of_the_shots_and_trains_as_without(self):
+        dull = (tiny_shots().float() * 0.3 + 90).round().to(torch.uint8)
+        free, bound = (adapted(dull, gamut=how, reach=1.0, spread=3.0) for how in ("free", "shots"))
+        pairs = zip(free.nets.generator.parameters(), bound.nets.generator.parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs) and bound.nets.generator.spec.gamut == ()
+        before, after = (torch.cat(list(generate(result_of(run), range(8)))) for run in (free, bound))
+        gamut = gamut_of(dull)
+        for direction, low, high in zip(DIRECTIONS, gamut[::2], gamut[1::2], strict=True):
+            slack = 1.5 * sum(map(abs, direction))  # of rounding, a level or so a channel
+            assert along(direction, after).min() >= low - slack and along(direction, after).max() <= high + slack
+        assert any(
+            along(direction, before).max() > high + 9 for direction, high in zip(DIRECTIONS, gamut[1::2], strict=True)
+        )
+        assert bound.method.card(bound.state)["gamut"] == pytest.approx(within(gamut), abs=0.01)
+
+    def test_begins_without_the_squares_and_colours_of_another_domain(self):
         source = tiny_model()
-        source.generator.spec = replace(source.generator.spec, mosaic=4)
+        spec = source.generator.spec = replace(source.generator.spec, mosaic=4, gamut=gamut_of(tiny_shots()))
         run = begin(RunConfig(shots="tiny", method=Dap(), steps=8, batch=2), source, tiny_shots())
-        assert {net.spec.mosaic for net in (run.nets.source, run.nets.generator, run.nets.ema)} == {1}
-        assert source.generator.spec.mosaic == 4
+        for network in (run.nets.source, run.nets.generator, run.nets.ema):
+            assert (network.spec.mosaic, network.spec.gamut) == (1, ())
+        assert source.generator.spec == spec

@@ -63,7 +63,7 @@ def test_what_it_does_not_train_stays_bit_identical(name):
 
 @ALL
 def test_with_a_learning_rate_of_zero_it_returns_the_source(name):
-    whole = {"dap": {"prune_mass": 0.0, "mosaic": "free"}, "rick": {"prune_quantile": 0.0}}
+    whole = {"dap": {"prune_mass": 0.0, "mosaic": "free", "gamut": "free"}, "rick": {"prune_quantile": 0.0}}
     run = begun(name, lr=0.0, method=whole.get(name))
     assert are_finite(took(run))
     source, adapted = generate_images(tiny_model(), range(3)), images(run)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from reference.stylegan2 import reference_discriminator, reference_generator, reference_mapping
 from tenshot.nets import Discriminator, DiscriminatorSpec, Generator, GeneratorSpec, channel_plan
+from tenshot.nets.gamut import DIRECTIONS, in_gamut
 from tenshot.sampling import synthesise
 from tiny import tiny_model
 
@@ -490,6 +491,79 @@ def test_images_of_a_mosaic_are_the_means_of_squares_of_those_without(side):
 def test_squares_that_do_not_fill_the_image_are_refused(side):
     with pytest.raises(ValueError, match=f"mosaic of {side} px squares: they must fill 16 px evenly"):
         GeneratorSpec(16, (4, 4, 4), mosaic=side)
+
+
+WIDE = (
+    0,
+    200,
+    20,
+    255,
+    0,
+    180,
+    -90,
+    120,
+    30,
+    400,
+    -150,
+    150,
+    -120,
+    100,
+    10,
+    350,
+    9,
+    380,
+    -300,
+    120,
+    0,
+    250,
+    -9,
+    300,
+    60,
+    600,
+)
+
+
+def test_colours_beyond_a_gamut_go_to_the_nearest_within_one_direction_after_the_other():
+    colours = torch.rand(1, 3, 1, 200, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3 - 1.5
+    found = in_gamut(colours, WIDE)[0, :, 0].T
+    for colour, moved in zip(colours[0, :, 0].T, found, strict=True):
+        for direction, low, high in zip(DIRECTIONS, WIDE[::2], WIDE[1::2], strict=True):
+            normal = torch.tensor(direction, dtype=torch.float64)
+            levels = (colour + 1) * 127.5 @ normal
+            wanted = min(max(levels.item(), low), high)
+            colour = colour + (wanted - levels) / 127.5 * normal / (normal @ normal)
+        torch.testing.assert_close(moved, colour)
+
+
+def test_colours_within_a_gamut_stay_to_the_last_bit():
+    once = in_gamut(torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)), WIDE)
+    inside = (in_gamut(once, WIDE) - once).abs() < 1e-6
+    assert inside.all()  # none is left beyond a wide gamut
+    dull = once * 0.5
+    assert torch.equal(in_gamut(dull, WIDE), dull) and in_gamut(once, ()) is once
+
+
+def test_a_gamut_is_of_images_as_the_network_makes_them():
+    model = tiny_model()
+    plain = torch.cat(list(synthesise(model.generator, range(3))))
+    model.generator.spec = replace(model.generator.spec, gamut=WIDE)
+    kept = torch.cat(list(synthesise(model.generator, range(3))))
+    torch.testing.assert_close(kept, in_gamut(plain, WIDE))
+    assert not torch.equal(kept, plain)
+
+
+@pytest.mark.parametrize(
+    "gamut, message",
+    [
+        (WIDE[:-1], "gamut of 25 numbers: 26 are needed"),
+        ((9, 8, *WIDE[2:]), r"gamut from 9 to 8 along \(0, 0, 1\): must be within 0 to 255"),
+        ((*WIDE[:-1], 766), r"gamut from 60 to 766 along \(1, 1, 1\): must be within 0 to 765"),
+        ((*WIDE[:6], -256, *WIDE[7:]), r"gamut from -256 to 120 along \(0, 1, -1\): must be within -255 to 255"),
+    ],
+)
+def test_a_gamut_of_no_colours_is_refused(gamut, message):
+    with pytest.raises(ValueError, match=message):
+        GeneratorSpec(16, (4, 4, 4), gamut=gamut)
 
 
 def test_a_first_forward_on_the_meta_device_does_no_harm_to_later_ones():

@@ -19,11 +19,13 @@ from tenshot import onnx_export
 from tenshot.__main__ import main
 from tenshot.compact import blocks, compact, kept_channels
 from tenshot.errors import TenshotError
+from tenshot.lacking import gamut_of
 from tenshot.models import Model, save_model
 from tenshot.onnx_export import OnnxPlan, export_onnx, licence_of, onnx_runtime
 from tenshot.onnx_weights import quantised, store_as_
 from tenshot.randomness import generator_for
 from tenshot.sampling import generate, latents
+from tiny import tiny_shots
 
 ADAPTED = {"kind": "adapted", "name": "dots", "source": {"name": "s", "card": {"licence": "research only"}}}
 
@@ -62,9 +64,9 @@ def from_z(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def from_w(tmp_path_factory):
-    """Of a compact generator whose images are squares, truncation built in, no noise."""
+    """Of a compact generator whose images are squares of a few colours, truncation built in, no noise."""
     dense = model_with_silent_channels().generator
-    dense.spec = replace(dense.spec, mosaic=4)
+    dense.spec = replace(dense.spec, mosaic=4, gamut=gamut_of(tiny_shots() // 2))
     small = compact(dense, kept_channels(dense, 1))
     return Made(Model(small, None, {}), tmp_path_factory.mktemp("w"), OnnxPlan("w", 0.7, None))
 

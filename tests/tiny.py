@@ -46,6 +46,7 @@ QUICK: dict[str, dict] = {
         "palette": "shots",
         "grain": "shots",
         "mosaic": "shots",
+        "gamut": "shots",
     },
 }
 """Settings with which a method does all it does within eight steps of the tiny networks."""

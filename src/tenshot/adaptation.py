@@ -65,7 +65,7 @@ def begin(config: RunConfig, source: Model, shots: Tensor) -> Adaptation:
         )
     device = find_device(config.device)
     origin = copy.deepcopy(source.generator).to(device)
-    origin.spec = replace(origin.spec, mosaic=1)  # what another domain's shots were made of says nothing of these
+    origin.spec = replace(origin.spec, mosaic=1, gamut=())  # another domain's shots say nothing of these
     generator = copy.deepcopy(origin)
     discriminator = copy.deepcopy(source.discriminator).to(device)
     method = config.method

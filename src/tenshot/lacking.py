@@ -3,8 +3,9 @@
 A source of photographs leaves a tint in drawings without colour, grain in flat areas, and soft edges in pixel art. Few
 steps do not train them away, and the moving average keeps them; and a handful of shots are enough to say that they do
 not belong there. Colours: a toRGB adds its share of the image linearly, so all of them projected together project the
-image. Grain: it is the noise of the layers near the image. Detail within the squares of pixel art: every square gets
-its mean as the image's last step, in training already. The rules are ours (docs/methods.md).
+image. Loud colours: what lies beyond the average goes beyond the shots' gamut too, and is brought back into it as the
+image's last step. Grain: it is the noise of the layers near the image. Detail within the squares of pixel art: every
+square gets its mean, in training already. The rules are ours (docs/methods.md).
 """
 
 import copy
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tenshot.nets import Generator
+from tenshot.nets.gamut import DIRECTIONS, along_of, share_within
 from tenshot.nets.layers import StyledConv, ToRGB
 
 LEVELS = 2
@@ -28,7 +30,10 @@ SIDE = 64
 WITHIN = 0.1
 """A mosaic's squares have at most this share of the mean squared step between neighbours that its borders have."""
 
-Lack = Literal["palette", "grain", "mosaic"]
+RARE = 0.001
+"""Share of the shots' pixels, at either end of a direction, that a gamut does not reach to."""
+
+Lack = Literal["palette", "grain", "mosaic", "gamut"]
 LACKS: tuple[Lack, ...] = get_args(Lack)
 
 
@@ -36,7 +41,7 @@ def lacking(shots: Tensor, asked: Collection[Lack]) -> dict[str, Tensor]:
     """What `without` and `square_` remove, of what is asked for. shots: uint8 `[n 3 r r]`.
 
     palette: an affine map of colours (`palette_of`). grain: whether the shots have any, a scalar. mosaic: the side of
-    the squares that the shots are made of (`mosaic_of`), a scalar.
+    the squares that the shots are made of (`mosaic_of`), a scalar. gamut: how far their colours go (`gamut_of`).
     """
     found: dict[str, Tensor] = {}
     if "palette" in asked:
@@ -45,19 +50,23 @@ def lacking(shots: Tensor, asked: Collection[Lack]) -> dict[str, Tensor]:
         found["grain"] = torch.tensor(has_grain(shots))
     if "mosaic" in asked:
         found["mosaic"] = torch.tensor(mosaic_of(shots))
+    if "gamut" in asked:
+        found["gamut"] = torch.tensor(gamut_of(shots))
     return found
 
 
 def without(generator: Generator, found: Mapping[str, Tensor]) -> Generator:
     """A copy of a generator without what `lacking` found; the generator itself if nothing was asked for."""
-    palette, grain = found.get("palette"), found.get("grain")
-    if palette is None and grain is None:
+    palette, grain, gamut = found.get("palette"), found.get("grain"), found.get("gamut")
+    if palette is None and grain is None and gamut is None:
         return generator
     result = copy.deepcopy(generator)
     if palette is not None:
         paint_(result, palette)
     if grain is not None and not grain:
         smooth_(result)
+    if gamut is not None:
+        result.spec = replace(result.spec, gamut=tuple(gamut.tolist()))
     return result
 
 
@@ -69,8 +78,8 @@ def square_(generator: Generator, found: Mapping[str, Tensor]) -> None:
 
 
 def told(found: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The same for a model's card: how many directions of colour the shots have, whether grain, and squares of how
-    many pixels a side."""
+    """The same for a model's card: how many directions of colour the shots have, whether grain, squares of how
+    many pixels a side, and within which share of all colours theirs are."""
     card: dict[str, Any] = {}
     if (palette := found.get("palette")) is not None:
         card["colours"] = round(palette[:, :3].trace().item())  # a projector's rank
@@ -78,6 +87,8 @@ def told(found: Mapping[str, Tensor]) -> dict[str, Any]:
         card["grain"] = bool(grain)
     if (mosaic := found.get("mosaic")) is not None:
         card["mosaic"] = int(mosaic)
+    if (gamut := found.get("gamut")) is not None:
+        card["gamut"] = round(share_within(gamut.tolist()), 4)
     return card
 
 
@@ -138,6 +149,20 @@ def mosaic_of(shots: Tensor) -> int:
             return side
         side //= 2
     return 1
+
+
+def gamut_of(shots: Tensor) -> tuple[int, ...]:
+    """How far the shots' colours go along `DIRECTIONS`: lowest and highest level of all pixels but the share `RARE` at
+    either end, 26 numbers."""
+    counts = torch.zeros(len(DIRECTIONS), 5 * 256, dtype=torch.int64)  # of sums from -2 * 256 to 3 * 256
+    for image in shots:
+        channels = list(image.flatten(1).long())
+        for count, direction in zip(counts, DIRECTIONS, strict=True):
+            count += torch.bincount(along_of(direction, channels) + 2 * 256, minlength=len(count))
+    up_to, total = counts.cumsum(1), int(counts[0].sum())
+    rare = int(RARE * total)
+    low, high = (up_to > rare).int().argmax(1), (up_to >= total - rare).int().argmax(1)
+    return tuple((torch.stack([low, high], 1) - 2 * 256).flatten().tolist())
 
 
 @torch.no_grad()

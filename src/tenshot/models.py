@@ -188,7 +188,7 @@ def save_model(path: str | Path, model: Model, *, dtype: torch.dtype = torch.flo
 
 def _declared(spec: GeneratorSpec | DiscriminatorSpec) -> dict[str, Any]:
     """What a file says of a network's shape; of what only some have, nothing where it has not."""
-    usual = {"kept": (), "mosaic": 1}
+    usual = {"kept": (), "mosaic": 1, "gamut": ()}
     return {name: value for name, value in dataclasses.asdict(spec).items() if value != usual.get(name)}
 
 

@@ -11,6 +11,7 @@ from tenshot.doctor.finding import Finding, fault, ok, warning
 from tenshot.errors import TenshotError
 from tenshot.headers import is_safetensors
 from tenshot.models import Model, is_checkpoint, load_model, read_tensors
+from tenshot.nets.gamut import share_within
 from tenshot.sampling import synthesise
 from tenshot.unpickle import read_checkpoint
 
@@ -42,6 +43,7 @@ def networks(model: Model) -> list[Finding]:
     pruned = f", {1 - gates.mean().item():.1%} of its channels are pruned" if (gates == 0).any() else ""
     pruned += ", compact: pruned channels are cut out" if spec.kept else ""
     pruned += f", images in squares of {spec.mosaic} px" if spec.mosaic > 1 else ""
+    pruned += f", colours within {share_within(spec.gamut):.1%} of all" if spec.gamut else ""
     plan = f"channels {', '.join(map(str, spec.channels))} from 4 px up"
     size = f"{spec.resolution} px, RGB, {plan}, latent {spec.latent_size}, mapping of {spec.mapping_depth} layers"
     (image,) = synthesise(model.generator, [0], batch=1)

@@ -104,6 +104,9 @@ class Dap(Method):
     mosaic: Literal["free", "shots"] = "free"
     """Fine detail of images, in training too. free: any. shots: where the shots are made of squares of one colour, as
     pixel art is, so is every image."""
+    gamut: Literal["free", "shots"] = "free"
+    """How far colours of the result go. free: as trained. shots: no farther than those of all but a thousandth of the
+    shots' pixels, along thirteen directions, so what lies beyond the average is not louder than the shots."""
     guards: Guards = Guards()
 
     def __post_init__(self) -> None:

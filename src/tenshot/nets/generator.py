@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tenshot.filters import FilterGroup, Slice
+from tenshot.nets.gamut import check_gamut, in_gamut
 from tenshot.nets.layers import EqualLinear, PixelNorm, StyledConv, ToRGB, in_squares
 
 
@@ -54,6 +55,8 @@ class GeneratorSpec:
     """Output channels that are left to each styled convolution where pruned ones were cut out; () = all."""
     mosaic: int = 1
     """Pixels a side of the squares of one colour that images are made of, as pixel art is; 1 = single pixels."""
+    gamut: tuple[int, ...] = ()
+    """Lowest and highest level of the colours of images along each of `nets.gamut.DIRECTIONS`; () = any colours."""
 
     def __post_init__(self) -> None:
         check_channels(self.resolution, self.channels)
@@ -63,6 +66,8 @@ class GeneratorSpec:
             raise ValueError(f"kept channels {self.kept}: must be a part of {full}, at least 1 of each")
         if not 1 <= self.mosaic <= self.resolution or self.resolution % self.mosaic:
             raise ValueError(f"mosaic of {self.mosaic} px squares: they must fill {self.resolution} px evenly")
+        if self.gamut != ():
+            check_gamut(self.gamut)
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -156,7 +161,7 @@ class Generator(nn.Module):
                 if keep is not None:
                     keep[f"convs.{i}"] = x
             image = to_rgb(x, ws[:, 2 * k + 3], image)
-        return in_squares(image, self.spec.mosaic)
+        return in_gamut(in_squares(image, self.spec.mosaic), self.spec.gamut)
 
     def forward(self, z: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
         """One latent an image: `[n d] -> [n 3 r r]`."""
