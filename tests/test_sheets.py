@@ -40,6 +40,15 @@ def test_a_scaled_grid_enlarges_every_image_by_itself():
     assert (tile(picture, 14, 0, 12) == [250, 100, 50]).all()
 
 
+def test_pixel_art_is_enlarged_without_smoothing_and_others_with():
+    squares = blocks(1, 8).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    enlarged = squares[0].repeat_interleave(3, 1).repeat_interleave(3, 2).permute(1, 2, 0)
+    assert (tile(grid(squares, 1, scale=3), 0, 0, 48) == enlarged.numpy()).all()
+    photograph = blocks(1, 16)
+    enlarged = photograph[0].repeat_interleave(3, 1).repeat_interleave(3, 2).permute(1, 2, 0)
+    assert not (tile(grid(photograph, 1, scale=3), 0, 0, 48) == enlarged.numpy()).all()
+
+
 def test_a_sheet_shows_the_shots_and_then_source_above_result():
     shots, source, result = blocks(3, 96, seed=1), blocks(20, 96, seed=2), blocks(20, 96, seed=3)
     picture = sheet(shots, source, result)

@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
 
 from tenshot.files import told_as_sentence, write_atomically
+from tenshot.lacking import mosaic_of
 
 _GAP = 2
 _MARK = "tenshot grid"  # in the PNG's text
@@ -15,7 +16,10 @@ _PAPER, _INK = (255, 255, 255), (60, 60, 60)
 
 
 def grid(images: Tensor, columns: int, *, scale: int = 1) -> Image.Image:
-    """Images `uint8 [n 3 h w]` row by row, each pixel `scale` times as large, thin white lines between."""
+    """Images `uint8 [n 3 h w]` row by row, each pixel `scale` times as large, thin white lines between.
+
+    Enlarged with Lanczos, pixel art without smoothing.
+    """
     n, _, height, width = images.shape
     rows = -(-n // columns)
     step_x, step_y = width * scale + _GAP, height * scale + _GAP
@@ -23,7 +27,9 @@ def grid(images: Tensor, columns: int, *, scale: int = 1) -> Image.Image:
     for i, image in enumerate(images):
         tile = to_pillow(image)
         if scale > 1:
-            tile = tile.resize((width * scale, height * scale), Image.Resampling.LANCZOS)
+            is_sharp = height == width and mosaic_of(image[None].cpu()) > 1
+            how = Image.Resampling.NEAREST if is_sharp else Image.Resampling.LANCZOS
+            tile = tile.resize((width * scale, height * scale), how)
         paper.paste(tile, (i % columns * step_x, i // columns * step_y))
     return paper
 
