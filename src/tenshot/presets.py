@@ -91,7 +91,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
                 "dap": {
                     "reach": 38.0,
                     "reach_mean": "geometric",
-                    "spread": 1.4,
+                    "spread": 1.65,
                     "spread_below": "place",
                     "palette": "shots",
                     "grain": "shots",
