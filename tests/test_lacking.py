@@ -42,9 +42,7 @@ def grey_shots(tint=(0, 0, 0)):
 
 
 def adapted(shots, **settings):
-    method = replace(
-        Dap(**QUICK["dap"]), **{"palette": "free", "grain": "free", "mosaic": "free", "gamut": "free", **settings}
-    )
+    method = replace(Dap(**QUICK["dap"]), **(dict.fromkeys(LACKS, "free") | settings))
     run = begin(RunConfig(shots="tiny", method=method, steps=8, batch=2), tiny_model(), shots)
     for step in range(8):
         run_step(run, step)

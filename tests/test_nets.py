@@ -493,33 +493,10 @@ def test_squares_that_do_not_fill_the_image_are_refused(side):
         GeneratorSpec(16, (4, 4, 4), mosaic=side)
 
 
-WIDE = (
-    0,
-    200,
-    20,
-    255,
-    0,
-    180,
-    -90,
-    120,
-    30,
-    400,
-    -150,
-    150,
-    -120,
-    100,
-    10,
-    350,
-    9,
-    380,
-    -300,
-    120,
-    0,
-    250,
-    -9,
-    300,
-    60,
-    600,
+WIDE = (  # along the axes, the diagonals of the faces and those of the cube
+    *(0, 200, 20, 255, 0, 180),
+    *(-90, 120, 30, 400, -150, 150, -120, 100, 10, 350, 9, 380),
+    *(-300, 120, 0, 250, -9, 300, 60, 600),
 )
 
 
